@@ -1,0 +1,1 @@
+"""The HTTP service (import name `ragcore_api`)."""

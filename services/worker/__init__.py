@@ -1,0 +1,1 @@
+"""The queue worker (import name `ragcore_worker`)."""

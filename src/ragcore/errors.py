@@ -1,0 +1,227 @@
+"""Errors ragcore raises on purpose.
+
+RagError
+├── NotFound            CollectionNotFound, DocumentNotFound, JobNotFound, BlobNotFound
+├── Rejected            InvalidInput, InvalidFilter, UnsupportedFormat, DocumentTooLarge, ForbiddenUrl, UnfitModel
+├── ConversionError     ConversionFailed, ConversionTimeout, PasswordRequired, NoTextFound
+├── Conflict            CollectionMismatch, IdempotencyConflict, LeaseLost
+├── Unavailable         StoreUnavailable, BlobsUnavailable, QueueUnavailable, ModelUnavailable
+└── Unsupported         UnsupportedMachine, UnsupportedServer, MissingExtra, NotConfigured
+
+Every class has a public, stable `code` (listed in docs/reference/errors.md) and says whether the
+same call, unchanged, may succeed later. Messages name the offending value and what to do next.
+"""
+
+from typing import ClassVar
+
+
+class RagError(Exception):
+    """Base of the tree: catch it to handle every expected failure."""
+
+    code: ClassVar[str] = "internal"
+    retryable: ClassVar[bool] = False
+
+
+# --- what was asked for is not there -------------------------------------------------------
+
+
+class NotFound(RagError):
+    """The thing named by the caller does not exist."""
+
+    code = "not_found"
+
+
+class CollectionNotFound(NotFound):
+    """No collection of that name."""
+
+    code = "collection_not_found"
+
+
+class DocumentNotFound(NotFound):
+    """No document of that id in that collection."""
+
+    code = "document_not_found"
+
+
+class JobNotFound(NotFound):
+    """No job of that id."""
+
+    code = "job_not_found"
+
+
+class BlobNotFound(NotFound):
+    """A stored file is gone: deleted, or never written."""
+
+    code = "blob_not_found"
+
+
+# --- the input is at fault -----------------------------------------------------------------
+
+
+class Rejected(RagError):
+    """The input can't be accepted as it is; change it before trying again."""
+
+    code = "rejected"
+
+
+class InvalidInput(Rejected):
+    """A value is out of its range or of the wrong form."""
+
+    code = "invalid_input"
+
+
+class InvalidFilter(InvalidInput):
+    """A filter names an unknown operator or compares what can't be compared."""
+
+    code = "invalid_filter"
+
+
+class UnsupportedFormat(Rejected):
+    """The bytes are of no format that can be read here."""
+
+    code = "unsupported_format"
+
+
+class DocumentTooLarge(Rejected):
+    """The document is over a limit of size, pages or expansion."""
+
+    code = "document_too_large"
+
+
+class ForbiddenUrl(Rejected):
+    """The URL points at an address that must not be fetched (private, loopback, link-local …)."""
+
+    code = "forbidden_url"
+
+
+class UnfitModel(Rejected):
+    """The embedding model can't serve the language of the text, and the collection is strict."""
+
+    code = "unfit_model"
+
+
+# --- the document could not be read --------------------------------------------------------
+
+
+class ConversionError(RagError):
+    """The document was accepted, and could not be turned into text."""
+
+    code = "conversion_failed"
+
+
+class ConversionFailed(ConversionError):
+    """The parser refused the file or crashed on it."""
+
+    code = "conversion_failed"
+
+
+class ConversionTimeout(ConversionError):
+    """The parser ran over its time or its memory and was killed."""
+
+    code = "conversion_timeout"
+
+
+class PasswordRequired(ConversionError):
+    """The file is encrypted."""
+
+    code = "password_required"
+
+
+class NoTextFound(ConversionError):
+    """The file was read, and holds no text: empty, or a scan without OCR."""
+
+    code = "no_text_found"
+
+
+# --- somebody else was there first ---------------------------------------------------------
+
+
+class Conflict(RagError):
+    """The call contradicts what is stored."""
+
+    code = "conflict"
+
+
+class CollectionMismatch(Conflict):
+    """The collection was built with another embedding model or chunker than the one configured."""
+
+    code = "collection_mismatch"
+
+
+class IdempotencyConflict(Conflict):
+    """The idempotency key was used before with another body."""
+
+    code = "idempotency_conflict"
+
+
+class LeaseLost(Conflict):
+    """The job was cancelled, or taken over by another worker; the work so far is dropped."""
+
+    code = "lease_lost"
+
+
+# --- what we depend on is away -------------------------------------------------------------
+
+
+class Unavailable(RagError):
+    """Something we depend on did not answer; `__cause__` holds its own error. Retry later."""
+
+    code = "unavailable"
+    retryable = True
+
+
+class StoreUnavailable(Unavailable):
+    """PostgreSQL is away, or refused for a reason that passes."""
+
+    code = "store_unavailable"
+
+
+class BlobsUnavailable(Unavailable):
+    """The blob store is away, or its disk is full."""
+
+    code = "blobs_unavailable"
+
+
+class QueueUnavailable(Unavailable):
+    """Redis is away. Nothing is lost: the sweep finds the job in PostgreSQL."""
+
+    code = "queue_unavailable"
+
+
+class ModelUnavailable(Unavailable):
+    """The embedding or language model did not answer."""
+
+    code = "model_unavailable"
+
+
+# --- it can't work here --------------------------------------------------------------------
+
+
+class Unsupported(RagError):
+    """This machine or configuration lacks something; the message says how to add it."""
+
+    code = "unsupported"
+
+
+class UnsupportedMachine(Unsupported):
+    """The embedded servers or models can't run on this machine."""
+
+    code = "unsupported_machine"
+
+
+class UnsupportedServer(Unsupported):
+    """The PostgreSQL server or its pgvector is too old, or the data directory is another version's."""
+
+    code = "unsupported_server"
+
+
+class MissingExtra(Unsupported):
+    """An optional piece is not installed; the message names the `pip install` that adds it."""
+
+    code = "missing_extra"
+
+
+class NotConfigured(Unsupported):
+    """A setting is missing or contradicts another."""
+
+    code = "not_configured"

@@ -1,0 +1,417 @@
+"""The words of the domain as frozen values: no I/O, no framework.
+
+A *document* is what a user uploaded, a *version* one set of its bytes, a *chunk* a stretch of its
+text, a *passage* a chunk found for a question, a *citation* a marker in an answer tied to a
+passage, a *job* one unit of work for one document. See docs/glossary.md.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal
+from uuid import UUID
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+Vector = NDArray[np.float32]
+"""One embedding: float32, shape (dimension,), unit length."""
+
+Vectors = NDArray[np.float32]
+"""Several embeddings: float32, shape (n, dimension), rows of unit length."""
+
+Metadata = Mapping[str, Any]
+"""What the caller says about a document: a JSON object. Never embedded, always filterable."""
+
+Box = tuple[float, float, float, float]
+"""Left, top, right, bottom in PDF points, from the top-left corner of the page."""
+
+
+# --- collections ---------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingSpec:
+    """What must stay the same for two vectors to be comparable, and for a text to fit the model."""
+
+    model: str
+    """Provider and name, `bundled:multilingual-e5-small` or `ollama:nomic-embed-text-v2-moe`."""
+    dimension: int
+    max_tokens: int
+    """Longest text the model reads, its prefix and special tokens included."""
+    query_prefix: str = ""
+    document_prefix: str = ""
+    digest: str | None = None
+    """The weights' own hash, where the provider tells it."""
+    languages: frozenset[str] | None = None
+    """ISO 639-1 codes it is good at; None: multilingual."""
+
+
+@dataclass(frozen=True, slots=True)
+class Collection:
+    """A named set of documents that share one embedding model; the unit of access rights."""
+
+    name: str
+    embedding: EmbeddingSpec
+    chunker: str
+    """Fingerprint of the chunker, for example `hybrid-1:384`."""
+    language: str | None = None
+    """ISO 639-1 code its owner says its documents are in; None: detected chunk by chunk."""
+    strict: bool = False
+    """Refuse text in a language that the model can't serve, where otherwise there is a warning."""
+    generation: int = 1
+    created_at: datetime | None = None
+
+
+# --- documents -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """One logical source with a stable id inside its collection."""
+
+    collection: str
+    document_id: str
+    title: str | None = None
+    uri: str | None = None
+    mime_type: str | None = None
+    language: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+    extracted: Metadata = field(default_factory=dict)
+    """What the parser found in the file itself: author, dates, page count …"""
+    version_id: UUID | None = None
+    """The version that answers now; None while the first one is on its way."""
+    chunks: int = 0
+    pages: int | None = None
+    created_at: datetime | None = None
+    updated_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadingReport:
+    """How well a document could be read, so that a badly read one can be found."""
+
+    parser: str
+    """Library and version, `docling-slim 2.142.1`."""
+    profile: str
+    """Way it was read: `fast`, `layout`, `full`, `ocr`, or the format's own."""
+    mime_type: str
+    encoding: str | None = None
+    pages: int | None = None
+    pages_without_text: tuple[int, ...] = ()
+    """Numbers, from 1, of the pages that gave no text."""
+    ocr_pages: tuple[int, ...] = ()
+    ocr_confidence: float | None = None
+    """Mean over recognised words, 0…1."""
+    replaced_characters: int = 0
+    """U+FFFD and control characters that were dropped or replaced."""
+    characters: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a stretch of text stands on a page."""
+
+    page: int
+    """From 1; slide or sheet number where the format has those."""
+    box: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """A stretch of one document, small enough for the embedding model."""
+
+    chunk_id: str
+    """Deterministic: the same bytes under the same pipeline give the same ids."""
+    ordinal: int
+    """Position in the document, from 0."""
+    text: str
+    """The original text, shown and cited. Never contains NUL."""
+    embedding_text: str
+    """The contextualised text that is embedded: headings and captions before the text."""
+    tokens: int
+    """Of `embedding_text`, by the embedding model's own count, prefix and special tokens included."""
+    headings: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
+    """In reading order; empty where the format has no pages."""
+    elements: tuple[str, ...] = ()
+    """References into the DoclingDocument, `#/texts/17`."""
+    start: int | None = None
+    end: int | None = None
+    """Character span in the document's text, where it is a contiguous stretch of it."""
+    language: str | None = None
+    """ISO 639-1 code, None when it can't be told."""
+
+    @property
+    def page(self) -> int | None:
+        return self.places[0].page if self.places else None
+
+    @property
+    def box(self) -> Box | None:
+        return self.places[0].box if self.places else None
+
+
+@dataclass(frozen=True, slots=True)
+class ConvertedDocument:
+    """What a conversion child hands back: everything later stages need, nothing of Docling."""
+
+    chunks: tuple[Chunk, ...]
+    title: str | None
+    language: str | None
+    """The one most of the text is in."""
+    extracted: Metadata
+    """Filterable facts found in the file: `author`, `created`, `modified`, …"""
+    report: ReadingReport
+    markdown_path: str | None = None
+    """File with the document as Markdown, in the directory the caller gave."""
+    docling_path: str | None = None
+    """File with the DoclingDocument as gzipped JSON, in the directory the caller gave."""
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    """Wall time per stage: `convert`, `chunk`."""
+
+
+# --- search --------------------------------------------------------------------------------
+
+SearchMode = Literal["hybrid", "vector", "keyword"]
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One comparison of a field with a value. Unlike types never match."""
+
+    field: str
+    operator: Literal[
+        "eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "exists",
+        "any", "all", "contains", "text_match", "text_match_insensitive", "is_empty",
+    ]  # fmt: skip
+    value: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class AllOf:
+    """Every part matches; no parts: everything matches."""
+
+    parts: tuple["Filter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnyOf:
+    """At least one part matches; no parts: nothing matches."""
+
+    parts: tuple["Filter", ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Not:
+    """The part does not match; a missing field counts as not matching."""
+
+    part: "Filter"
+
+
+Filter = Condition | AllOf | AnyOf | Not
+
+
+@dataclass(frozen=True, slots=True)
+class Term:
+    """One lexeme of the question, and how common it is in the collection."""
+
+    lexeme: str
+    documents: int
+    """Chunks that hold it; a lower bound for very frequent lexemes. 0: unknown to the collection."""
+    idf: float
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One chunk that at least one leg proposes, with what both legs think of it."""
+
+    passage: "Passage"
+    cosine: float | None
+    """−1…1, exact; None when the question was not embedded."""
+    bm25: float
+    """≥ 0; 0 when no word of the question occurs."""
+    vector_rank: int | None
+    """From 1; None when the vector leg did not propose it."""
+    keyword_rank: int | None
+    matched: tuple[str, ...] = ()
+    """Lexemes of the question that occur in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidates:
+    """What one round trip to the store brought back, and what fusion needs to weigh the legs."""
+
+    candidates: tuple[Candidate, ...]
+    terms: tuple[Term, ...]
+    """Of the question, over every text-search configuration the collection holds."""
+    total_chunks: int
+    languages: Mapping[str, int]
+    """Chunks per language in the collection; may be a little stale."""
+    exact: bool
+    """Whether the vector leg scanned exactly (narrow filter, small collection) or used HNSW."""
+    shortfall: int = 0
+    """Rows the vector leg could not fill although more match: must be 0."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """Why a passage stands where it stands."""
+
+    vector_rank: int | None = None
+    cosine: float | None = None
+    keyword_rank: int | None = None
+    bm25: float | None = None
+    fused_rank: int | None = None
+    fused_score: float | None = None
+    reranked_rank: int | None = None
+    reranked_score: float | None = None
+    matched: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A chunk found for a question."""
+
+    chunk_id: str
+    document_id: str
+    collection: str
+    ordinal: int
+    text: str
+    score: float = 0.0
+    """0…1, higher is better, comparable within one answer."""
+    title: str | None = None
+    uri: str | None = None
+    headings: tuple[str, ...] = ()
+    places: tuple[Place, ...] = ()
+    elements: tuple[str, ...] = ()
+    language: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+    """The document's metadata, as the caller gave it."""
+    explanation: Explanation | None = None
+
+    @property
+    def page(self) -> int | None:
+        return self.places[0].page if self.places else None
+
+    @property
+    def box(self) -> Box | None:
+        return self.places[0].box if self.places else None
+
+
+@dataclass(frozen=True, slots=True)
+class SearchResult:
+    """Passages in order, best first."""
+
+    passages: tuple[Passage, ...]
+    timings_ms: Mapping[str, float]
+    """`embed`, `retrieve`, `fuse`, and `rerank` where there is a reranker."""
+    warnings: tuple[str, ...] = ()
+    weights: Mapping[str, float] = field(default_factory=dict)
+    """What fusion gave each leg, 0…1."""
+
+
+# --- answers -------------------------------------------------------------------------------
+
+NoAnswerReason = Literal["no_documents", "no_relevant_passages", "not_in_passages"]
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """A marker `[n]` in an answer and the passage it points at."""
+
+    marker: int
+    chunk_id: str
+    document_id: str
+    collection: str
+    quote: str
+    start: int
+    end: int
+    """Character offsets of the quote in the chunk's text."""
+    score: float
+    supported: bool
+    """Whether the sentence with the marker is borne out by the passage."""
+    title: str | None = None
+    uri: str | None = None
+    headings: tuple[str, ...] = ()
+    page: int | None = None
+    bbox: Box | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Tokens as the language model counts them; 0 where there is none."""
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """An answer, the passages it was made from and the citations that hold it."""
+
+    text: str
+    citations: tuple[Citation, ...]
+    passages: tuple[Passage, ...]
+    no_answer_reason: NoAnswerReason | None = None
+    generator: str = "extractive"
+    usage: Usage = Usage()
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    trace_id: str | None = None
+
+
+# --- jobs ----------------------------------------------------------------------------------
+
+JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
+Stage = Literal["fetching", "converting", "chunking", "embedding", "storing"]
+Outcome = Literal["created", "updated", "unchanged", "superseded"]
+
+
+@dataclass(frozen=True, slots=True)
+class JobFailure:
+    """How a job failed, in public words."""
+
+    code: str
+    detail: str
+    retryable: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One unit of queued work, for one document."""
+
+    job_id: UUID
+    collection: str
+    document_id: str
+    status: JobStatus
+    stage: Stage | None = None
+    progress: float = 0.0
+    """0…1 within the stage."""
+    outcome: Outcome | None = None
+    error: JobFailure | None = None
+    attempts: int = 0
+    chunks: int | None = None
+    pages: int | None = None
+    language: str | None = None
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+    created_at: datetime | None = None
+    started_at: datetime | None = None
+    finished_at: datetime | None = None
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status in ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class DeletionReceipt:
+    """What a deletion removed; true when it is returned."""
+
+    collection: str
+    document_ids: Sequence[str]
+    chunks: int
+    versions: int
+    blobs: int

@@ -1,0 +1,419 @@
+"""Exactly what the flows need from outside. A port's docstring is its contract.
+
+Each port has an adapter for the real thing, one in memory (`ragcore.testing.memory`) and one
+contract suite that both must pass.
+"""
+
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, Literal, Protocol
+from uuid import UUID
+
+from ragcore.model import (
+    Answer,
+    Candidates,
+    Chunk,
+    Collection,
+    ConvertedDocument,
+    DeletionReceipt,
+    Document,
+    EmbeddingSpec,
+    Filter,
+    Job,
+    JobFailure,
+    JobStatus,
+    Metadata,
+    Outcome,
+    Passage,
+    ReadingReport,
+    Stage,
+    Vector,
+    Vectors,
+)
+
+# --- models --------------------------------------------------------------------------------
+
+
+class Embedder(Protocol):
+    """An embedding model. Prefixes are its own affair: callers pass bare text."""
+
+    @property
+    def spec(self) -> EmbeddingSpec: ...
+
+    def count_tokens(self, text: str) -> int:
+        """Return how many tokens `text` takes as a document, prefix and special tokens included.
+
+        Exact where the model's tokenizer is known, otherwise an upper bound.
+        """
+        ...
+
+    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        """Return one unit vector per text, shape (len(texts), dimension), in order.
+
+        Raises ModelUnavailable (retry later) or Rejected (this batch can never be embedded: the
+        caller bisects). Runs off the event loop.
+        """
+        ...
+
+    async def embed_query(self, text: str) -> Vector:
+        """Return the unit vector of a question. Raises as `embed_documents` does."""
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class EmbeddingCache(Protocol):
+    """Vectors that were computed before, by the hash of what they were computed from."""
+
+    async def get(self, model_key: str, hashes: Sequence[bytes]) -> Mapping[bytes, Vector]:
+        """Return the known ones. Never fails a caller because an entry is missing."""
+        ...
+
+    async def put(self, model_key: str, vectors: Mapping[bytes, Vector]) -> None:
+        """Remember them. Safe to repeat; concurrent writers never wait for one another."""
+        ...
+
+
+# --- documents in --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConversionRequest:
+    """One file to read. Nothing in it is trusted."""
+
+    path: Path
+    """The bytes, on local disk."""
+    filename: str | None
+    """As the caller named it: a hint for the type and the fallback title, never a path."""
+    mime_type: str | None
+    """As the caller said; the content decides."""
+    directory: Path
+    """An existing directory of the caller's own for the results."""
+    max_tokens: int
+    """Limit of each chunk's `embedding_text`, by the token counter named below."""
+    tokenizer: str
+    """Which counter the child loads: `bundled`, `file:/path/tokenizer.json` or `bytes` (a bound)."""
+    prefix: str = ""
+    """The embedding model's document prefix: it takes tokens too."""
+    language: str | None = None
+    """What the collection says its documents are in."""
+    password: str | None = field(default=None, repr=False)
+
+
+class Converter(Protocol):
+    """Turns files of any readable format into chunks, in disposable processes."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Parser, chunker and their options in one string: another value means other chunks."""
+        ...
+
+    async def convert(
+        self, request: ConversionRequest, *, progress: Callable[[Stage, float], None] | None = None
+    ) -> ConvertedDocument:
+        """Read one file. Deterministic, safe to repeat, and never harms another conversion.
+
+        Raises UnsupportedFormat, DocumentTooLarge, ConversionError or one of its children.
+        Cancelling the call kills the child that works on it.
+        """
+        ...
+
+    async def aclose(self) -> None: ...
+
+
+class BlobStore(Protocol):
+    """Files by key. Keys are made by us: `versions/<uuid>/original`, never from user input."""
+
+    async def put(self, key: str, chunks: AsyncIterator[bytes]) -> int:
+        """Store a file whole or not at all, durably, and return its size in bytes.
+
+        Written under a temporary name, synced, renamed: a kill at any line leaves the old file or
+        the new one. Safe to repeat. Raises BlobsUnavailable.
+        """
+        ...
+
+    def open(self, key: str) -> AsyncIterator[bytes]:
+        """Stream a file in pieces. Raises BlobNotFound, BlobsUnavailable."""
+        ...
+
+    async def fetch(self, key: str, path: Path) -> None:
+        """Copy a file to a local path. Raises BlobNotFound, BlobsUnavailable."""
+        ...
+
+    async def rename(self, source: str, target: str) -> None:
+        """Move a file; the target is replaced. Raises BlobNotFound, BlobsUnavailable."""
+        ...
+
+    async def delete_prefix(self, prefix: str) -> int:
+        """Delete all files whose key starts with `prefix` and return how many there were."""
+        ...
+
+    def list(self, prefix: str = "") -> AsyncIterator[tuple[str, float]]:
+        """Yield `(key, seconds since it was written)` of every file under `prefix`."""
+        ...
+
+
+# --- the catalogue -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """One document on its way in; its bytes are already in the blob store."""
+
+    collection: str
+    document_id: str
+    version_id: UUID
+    sha256: bytes
+    size_bytes: int
+    filename: str | None = None
+    mime_type: str | None = None
+    title: str | None = None
+    uri: str | None = None
+    metadata: Metadata = field(default_factory=dict)
+    fingerprint: str = ""
+    """Of parser, chunker and embedding model together."""
+    priority: int = 0
+    """Higher goes first: single uploads before bulk."""
+    idempotency_key: str | None = None
+    idempotency_scope: str = ""
+    body_hash: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to work on one job, for as long as it is renewed."""
+
+    job: Job
+    token: UUID
+    version_id: UUID
+    document_no: int
+    sequence: int
+    filename: str | None
+    mime_type: str | None
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class IndexedVersion:
+    """Everything that one document's new version puts in place, in one transaction."""
+
+    chunks: Sequence[Chunk]
+    vectors: Vectors
+    """Shape (len(chunks), dimension), unit rows."""
+    title: str | None
+    language: str | None
+    extracted: Metadata
+    report: ReadingReport
+    timings_ms: Mapping[str, float]
+    warnings: Sequence[str] = ()
+
+
+class Catalog(Protocol):
+    """Documents, versions and jobs: the truth that everything else can be rebuilt from."""
+
+    async def submit(self, submission: Submission) -> Job:
+        """Record document, version and job in one transaction; durable when it returns.
+
+        Answers with a finished job, outcome `unchanged` or `updated`, when the current version has
+        the same bytes and fingerprint (then the new blob is the caller's to delete: the job's
+        `is_finished` says so). The same idempotency key with the same body returns the first job.
+        Raises CollectionNotFound, IdempotencyConflict, StoreUnavailable.
+        """
+        ...
+
+    async def claim(
+        self, *, owner: str, lease: timedelta, job_id: UUID | None = None
+    ) -> Lease | None:
+        """Take the best waiting job (or that one), skipping what others hold; None when none waits."""
+        ...
+
+    async def renew(
+        self, lease: Lease, *, duration: timedelta, stage: Stage | None, progress: float
+    ) -> None:
+        """Hold the job longer and say how far it is. Raises LeaseLost: stop at once."""
+        ...
+
+    async def put_in_place(self, lease: Lease, version: IndexedVersion) -> Outcome:
+        """Replace the document's chunks and finish the job, in one transaction.
+
+        Readers see the old version or the new one. Fenced by the lease's token: raises LeaseLost
+        when another worker took over or the job was cancelled. A late older version ends as
+        `superseded`. Safe to repeat: the second call raises LeaseLost and changes nothing.
+        """
+        ...
+
+    async def fail(self, lease: Lease, failure: JobFailure) -> None:
+        """Finish the job as failed; the document's current version stays. Raises LeaseLost."""
+        ...
+
+    async def retry(self, lease: Lease, failure: JobFailure, *, after: timedelta) -> None:
+        """Give the job back to the queue, to be claimed again after a while. Raises LeaseLost."""
+        ...
+
+    async def job(self, job_id: UUID) -> Job:
+        """Raises JobNotFound."""
+        ...
+
+    async def jobs(
+        self,
+        *,
+        collection: str | None = None,
+        document_id: str | None = None,
+        status: JobStatus | None = None,
+        limit: int = 50,
+    ) -> Sequence[Job]:
+        """The newest first."""
+        ...
+
+    async def document(self, collection: str, document_id: str) -> Document:
+        """Raises DocumentNotFound."""
+        ...
+
+    async def documents(
+        self,
+        collection: str,
+        *,
+        filters: Filter | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> Sequence[Document]:
+        """In order of document_id, after that id when one is given."""
+        ...
+
+    async def update_document(
+        self,
+        collection: str,
+        document_id: str,
+        *,
+        title: str | None = None,
+        metadata: Metadata | None = None,
+    ) -> Document:
+        """Change what is given, embed nothing. Raises DocumentNotFound."""
+        ...
+
+    async def forget(self, collection: str, document_ids: Sequence[str]) -> DeletionReceipt:
+        """Remove documents, chunks and versions in one transaction; running jobs of theirs lose.
+
+        Ids that don't exist are left out of the receipt. `blobs` is 0: files are the flow's.
+        """
+        ...
+
+    async def version_ids(self, collection: str, document_ids: Sequence[str]) -> Sequence[UUID]:
+        """Every version of those documents, so that their files can be deleted."""
+        ...
+
+    async def live_versions(self) -> AsyncIterator[UUID]:
+        """Every version the catalogue knows: files of others are orphans."""
+        ...
+
+
+class Collections(Protocol):
+    """Collections and the fingerprints they were made with."""
+
+    async def open(
+        self,
+        name: str,
+        *,
+        embedding: EmbeddingSpec,
+        chunker: str,
+        create: bool = True,
+        language: str | None = None,
+        strict: bool = False,
+    ) -> Collection:
+        """Return the collection, made on first use with its table and indexes.
+
+        Safe to call from many processes at once. Raises CollectionMismatch, with the way out, when
+        it was made with another model, dimension, prefix or chunker; InvalidInput for a name that
+        is not `[a-z0-9_-]{1,48}`; CollectionNotFound when it does not exist and `create` is False.
+        """
+        ...
+
+    async def get(self, name: str) -> Collection:
+        """Raises CollectionNotFound."""
+        ...
+
+    async def list(self) -> Sequence[tuple[Collection, int, int]]:
+        """Every collection with its number of documents and of chunks."""
+        ...
+
+    async def delete(self, name: str) -> tuple[DeletionReceipt, Sequence[UUID]]:
+        """Remove a collection and all in it; also the versions whose files may go. CollectionNotFound."""
+        ...
+
+
+class ChunkStore(Protocol):
+    """Chunks, their vectors and their words: what search reads."""
+
+    async def candidates(
+        self,
+        collection: str,
+        *,
+        vector: Vector | None,
+        text: str | None,
+        filters: Filter | None = None,
+        vector_limit: int = 50,
+        keyword_limit: int = 50,
+    ) -> Candidates:
+        """Return what the vector leg and the keyword leg propose, from one snapshot.
+
+        `vector` None leaves out the vector leg, `text` None the keyword leg. With a filter, as many
+        rows come back as match, up to the limits. A passage's `score` is not set yet.
+        Raises CollectionNotFound, InvalidFilter, CollectionMismatch (wrong dimension),
+        StoreUnavailable.
+        """
+        ...
+
+    async def passages(self, collection: str, chunk_ids: Sequence[str]) -> Sequence[Passage]:
+        """Return the chunks of those ids that exist, in the order asked."""
+        ...
+
+    async def document_chunks(
+        self, collection: str, document_id: str, *, first: int = 0, limit: int | None = None
+    ) -> Sequence[Passage]:
+        """Return a document's chunks in reading order, from ordinal `first`."""
+        ...
+
+    async def neighbours(
+        self, collection: str, chunk_ids: Sequence[str], *, radius: int = 1
+    ) -> Mapping[str, Sequence[Passage]]:
+        """Return, for each chunk, the chunks around it in the same document, itself included."""
+        ...
+
+
+# --- the doorbell --------------------------------------------------------------------------
+
+
+class Doorbell(Protocol):
+    """Tells workers that a job waits. It carries no truth: losing a ring only delays."""
+
+    async def ring(self, job_id: UUID, *, priority: int = 0) -> None:
+        """Raises QueueUnavailable; callers log it and go on, the sweep will find the job."""
+        ...
+
+
+# --- answers -------------------------------------------------------------------------------
+
+
+class Answerer(Protocol):
+    """Makes an answer of passages: a language model, or the best sentences themselves."""
+
+    @property
+    def name(self) -> str:
+        """As shown in `generator`: `extractive`, `ollama:llama3.2`."""
+        ...
+
+    async def answer(
+        self, question: str, passages: Sequence[Passage], *, query_vector: Vector | None = None
+    ) -> Answer:
+        """Answer from these passages alone, citing them. Raises ModelUnavailable."""
+        ...
+
+
+class Tracer(Protocol):
+    """Where traces go; absent or hanging tracing never slows or stops a caller."""
+
+    def record(self, kind: Literal["ingest", "query"], attributes: Mapping[str, Any]) -> str | None:
+        """Hand over one event and return its trace id, None where there is no tracing."""
+        ...

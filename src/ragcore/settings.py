@@ -1,0 +1,176 @@
+"""One frozen tree of settings, read once. Every default has its unit in its name or its text.
+
+Settings come from `RAGCORE_…` environment variables (nested with `__`:
+`RAGCORE_CONVERSION__TIMEOUT_SECONDS=300`) over a TOML file named by `RAGCORE_CONFIG_FILE` or given
+with `--config`. Secrets have no defaults.
+"""
+
+import os
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+
+def default_data_dir() -> Path:
+    """`/var/lib/ragcore` for root (the unprivileged server user can reach it), else the user's."""
+    if os.geteuid() == 0:
+        return Path("/var/lib/ragcore")
+    base = os.environ.get("XDG_DATA_HOME")
+    return (Path(base) if base else Path.home() / ".local" / "share") / "ragcore"
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ConversionSettings(_Group):
+    """Reading files: each conversion runs in a child process under these limits."""
+
+    processes: int = Field(default=2, ge=1, description="Conversion children kept warm.")
+    timeout_seconds: float = Field(
+        default=300.0, gt=0, description="Wall-clock limit of one document; the child is killed."
+    )
+    memory_mb: int = Field(
+        default=3072, ge=512, description="Address-space limit of a child, in MiB."
+    )
+    max_file_mb: int = Field(default=200, ge=1, description="Largest file accepted, in MiB.")
+    max_pages: int = Field(default=2000, ge=1, description="Most pages of one document.")
+    max_image_megapixels: int = Field(
+        default=100, ge=1, description="Largest picture decoded, in millions of pixels."
+    )
+    window_pages: int = Field(
+        default=20, ge=1, description="Pages of a PDF held in memory at a time."
+    )
+    recycle_after: int = Field(
+        default=200, ge=1, description="Documents a child reads before a fresh one replaces it."
+    )
+    pdf_profile: Literal["fast", "layout", "full"] = Field(
+        default="fast",
+        description="How PDF pages are laid out: rules, ONNX layout model, or Docling's own models.",
+    )
+    ocr: Literal["auto", "off", "force"] = Field(
+        default="auto", description="Recognise scanned pages: where there is no text, never, always."
+    )
+    ocr_languages: tuple[str, ...] = Field(
+        default=("rus", "eng"), description="Tesseract language packs."
+    )
+
+
+class ChunkingSettings(_Group):
+    """Cutting documents into chunks."""
+
+    max_tokens: int = Field(
+        default=384, ge=32, le=8192, description="Longest chunk, headings included, in tokens."
+    )
+
+
+class EmbeddingSettings(_Group):
+    """The embedding model."""
+
+    provider: Literal["bundled", "ollama"] = Field(
+        default="bundled", description="`bundled` needs nothing; `ollama` needs a server."
+    )
+    model: str | None = Field(
+        default=None,
+        description="Model name; None: multilingual-e5-small, or nomic-embed-text-v2-moe on Ollama.",
+    )
+    threads: int = Field(default=2, ge=1, description="Embedding threads of one process.")
+    engine: Literal["auto", "onnx", "native"] = Field(
+        default="auto", description="Bundled model: ONNX Runtime, its own C code, or the better."
+    )
+    batch_tokens: int = Field(
+        default=4096, ge=64, description="Tokens sent to the model in one batch."
+    )
+    concurrency: int = Field(
+        default=4, ge=1, description="Most batches in flight to a remote model."
+    )
+    timeout_seconds: float = Field(default=60.0, gt=0, description="Limit of one request.")
+    query_prefix: str | None = Field(default=None, description="Overrides the model's own.")
+    document_prefix: str | None = Field(default=None, description="Overrides the model's own.")
+    tokenizer_file: Path | None = Field(
+        default=None, description="`tokenizer.json` of a remote model, for exact token counts."
+    )
+    max_tokens: int | None = Field(
+        default=None, ge=16, description="Longest text a remote model reads, in tokens."
+    )
+
+
+class OllamaSettings(_Group):
+    """Where Ollama is."""
+
+    url: str = Field(default="http://127.0.0.1:11434", description="Base address.")
+
+
+class SearchSettings(_Group):
+    """Finding passages."""
+
+    top_k: int = Field(default=6, ge=1, le=100, description="Passages returned by default.")
+    candidates: int = Field(
+        default=50, ge=10, le=500, description="Proposals taken from each leg before fusion."
+    )
+    exact_rows: int = Field(
+        default=2000, ge=0, description="Filters that match at most so many chunks scan exactly."
+    )
+    merge_neighbours: bool = Field(
+        default=False, description="Join neighbouring passages under the same heading."
+    )
+
+
+class Settings(BaseSettings):
+    """Everything ragcore can be told. `ragcore doctor` prints it without its secrets."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="RAGCORE_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="ignore",
+    )
+
+    data_dir: Path = Field(
+        default_factory=default_data_dir,
+        description="Embedded servers, stored files, logs.",
+    )
+    database_url: SecretStr | None = Field(
+        default=None, description="A PostgreSQL with pgvector to use instead of the embedded one."
+    )
+    redis_url: SecretStr | None = Field(
+        default=None, description="A Redis or Valkey to use instead of the embedded one."
+    )
+    database_pool: int = Field(default=10, ge=1, description="Most connections of one process.")
+    blobs_url: SecretStr | None = Field(
+        default=None,
+        description="`s3://key:secret@host:port/bucket?secure=true`; None: a folder in data_dir.",
+    )
+    collection: str = Field(default="default", description="Collection used when none is named.")
+    host: str = Field(default="127.0.0.1", description="Address the API listens on.")
+    port: int = Field(default=8700, ge=0, le=65535, description="Port of the API; 0: a free one.")
+    workers: int = Field(default=1, ge=0, description="Worker processes of `ragcore up`.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field(
+        default="info", description="Least important log lines shown."
+    )
+    conversion: ConversionSettings = ConversionSettings()
+    chunking: ChunkingSettings = ChunkingSettings()
+    embedding: EmbeddingSettings = EmbeddingSettings()
+    ollama: OllamaSettings = OllamaSettings()
+    search: SearchSettings = SearchSettings()
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        if config_file := os.environ.get("RAGCORE_CONFIG_FILE"):
+            sources += (TomlConfigSettingsSource(settings_cls, config_file),)
+        return sources
