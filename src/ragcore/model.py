@@ -5,7 +5,7 @@ text, a *passage* a chunk found for a question, a *citation* a marker in an answ
 passage, a *job* one unit of work for one document. See docs/glossary.md.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal
@@ -13,7 +13,6 @@ from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
-
 
 Vector = NDArray[np.float32]
 """One embedding: float32, shape (dimension,), unit length."""
@@ -310,6 +309,15 @@ class SearchResult:
     warnings: tuple[str, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
     """What fusion gave each leg, 0…1."""
+
+    def __iter__(self) -> Iterator[Passage]:
+        return iter(self.passages)
+
+    def __len__(self) -> int:
+        return len(self.passages)
+
+    def __getitem__(self, index: int) -> Passage:
+        return self.passages[index]
 
 
 # --- answers -------------------------------------------------------------------------------

@@ -56,7 +56,8 @@ class ConversionSettings(_Group):
         description="How PDF pages are laid out: rules, ONNX layout model, or Docling's own models.",
     )
     ocr: Literal["auto", "off", "force"] = Field(
-        default="auto", description="Recognise scanned pages: where there is no text, never, always."
+        default="auto",
+        description="Recognise scanned pages: where there is no text, never, always.",
     )
     ocr_languages: tuple[str, ...] = Field(
         default=("rus", "eng"), description="Tesseract language packs."
