@@ -2,7 +2,8 @@
 
 RagError
 ├── NotFound            CollectionNotFound, DocumentNotFound, JobNotFound, BlobNotFound
-├── Rejected            InvalidInput, InvalidFilter, UnsupportedFormat, DocumentTooLarge, ForbiddenUrl, UnfitModel
+├── Rejected            InvalidInput, InvalidFilter, UnsupportedFormat, DocumentTooLarge,
+│                       ForbiddenUrl, UnfitModel
 ├── ConversionError     ConversionFailed, ConversionTimeout, PasswordRequired, NoTextFound
 ├── Conflict            CollectionMismatch, IdempotencyConflict, LeaseLost
 ├── Unavailable         StoreUnavailable, BlobsUnavailable, QueueUnavailable, ModelUnavailable
@@ -210,7 +211,7 @@ class UnsupportedMachine(Unsupported):
 
 
 class UnsupportedServer(Unsupported):
-    """The PostgreSQL server or its pgvector is too old, or the data directory is another version's."""
+    """PostgreSQL or its pgvector is too old, or the data directory is another version's."""
 
     code = "unsupported_server"
 

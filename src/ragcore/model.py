@@ -131,7 +131,7 @@ class Chunk:
     embedding_text: str
     """The contextualised text that is embedded: headings and captions before the text."""
     tokens: int
-    """Of `embedding_text`, by the embedding model's own count, prefix and special tokens included."""
+    """Of `embedding_text`, by the model's own count, prefix and special tokens included."""
     headings: tuple[str, ...] = ()
     places: tuple[Place, ...] = ()
     """In reading order; empty where the format has no pages."""
@@ -218,7 +218,7 @@ class Term:
 
     lexeme: str
     documents: int
-    """Chunks that hold it; a lower bound for very frequent lexemes. 0: unknown to the collection."""
+    """Chunks that hold it; a lower bound for very frequent lexemes. 0: it knows none."""
     idf: float
 
 

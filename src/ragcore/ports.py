@@ -94,7 +94,7 @@ class ConversionRequest:
     max_tokens: int
     """Limit of each chunk's `embedding_text`, by the token counter named below."""
     tokenizer: str
-    """Which counter the child loads: `bundled`, `file:/path/tokenizer.json` or `bytes` (a bound)."""
+    """Counter the child loads: `bundled`, `file:/path/tokenizer.json` or `bytes` (a bound)."""
     prefix: str = ""
     """The embedding model's document prefix: it takes tokens too."""
     language: str | None = None
@@ -226,7 +226,7 @@ class Catalog(Protocol):
     async def claim(
         self, *, owner: str, lease: timedelta, job_id: UUID | None = None
     ) -> Lease | None:
-        """Take the best waiting job (or that one), skipping what others hold; None when none waits."""
+        """Take the best waiting job (or that one), skipping what others hold; None: none waits."""
         ...
 
     async def renew(
@@ -339,7 +339,10 @@ class Collections(Protocol):
         ...
 
     async def delete(self, name: str) -> tuple[DeletionReceipt, Sequence[UUID]]:
-        """Remove a collection and all in it; also the versions whose files may go. CollectionNotFound."""
+        """Remove a collection and all in it; also answers with the versions whose files may go.
+
+        Raises CollectionNotFound.
+        """
         ...
 
 

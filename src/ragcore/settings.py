@@ -53,11 +53,11 @@ class ConversionSettings(_Group):
     )
     pdf_profile: Literal["fast", "layout", "full"] = Field(
         default="fast",
-        description="How PDF pages are laid out: rules, ONNX layout model, or Docling's own models.",
+        description="How PDF pages are laid out: by rules, an ONNX model, or Docling's models.",
     )
     ocr: Literal["auto", "off", "force"] = Field(
         default="auto",
-        description="Recognise scanned pages: where there is no text, never, always.",
+        description="Recognise scanned pages: where text is missing, never, always.",
     )
     ocr_languages: tuple[str, ...] = Field(
         default=("rus", "eng"), description="Tesseract language packs."
@@ -80,7 +80,7 @@ class EmbeddingSettings(_Group):
     )
     model: str | None = Field(
         default=None,
-        description="Model name; None: multilingual-e5-small, or nomic-embed-text-v2-moe on Ollama.",
+        description="Model name; None: the provider's multilingual default.",
     )
     threads: int = Field(default=2, ge=1, description="Embedding threads of one process.")
     engine: Literal["auto", "onnx", "native"] = Field(
