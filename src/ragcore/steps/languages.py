@@ -56,7 +56,7 @@ _SURE_PROBABILITY: Final = 0.75
 _CYRILLIC_SHARE: Final = 0.25
 """Cyrillic text about software is half Latin names; Latin text is never a quarter Cyrillic."""
 
-_PRIOR: Final[Mapping[str, float]] = {"ru": 5.0, "en": 4.0}
+_PRIOR: Final[Mapping[str, float]] = {"ru": 12.0, "en": 4.0}
 
 _LANGUAGE_OF_SCRIPT: Final[Mapping[str, str]] = {
     "HIRAGANA": "ja",
