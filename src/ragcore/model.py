@@ -220,6 +220,9 @@ class Term:
     documents: int
     """Chunks that hold it; a lower bound for very frequent lexemes. 0: it knows none."""
     idf: float
+    configurations: tuple[str, ...] = ()
+    """Text-search configurations under which the question yields it, so that a Russian word read
+    as English does not count as a word the passages lack."""
 
 
 @dataclass(frozen=True, slots=True)
