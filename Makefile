@@ -1,0 +1,90 @@
+# Every task of the project. `make` alone prints them.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+# The first interpreter that runs and is new enough; `make PYTHON=/path/to/python …` overrides it.
+PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& { echo "$$python"; break; }; done)
+
+# Copies, not links: the cache of the package manager may lie on another file system. The two
+# variables below keep pip quiet when root runs it; it only ever writes into $(VENV).
+export UV_LINK_MODE := copy
+export PIP_ROOT_USER_ACTION := ignore
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+
+.PHONY: help
+help: ## Print this list
+	@echo "Usage: make TASK"
+	@echo
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@echo
+	@echo "New here? \`make demo\` goes from a fresh clone to cited answers."
+
+.PHONY: install
+install: $(STAMP) ## Create .venv with ragcore, every extra that needs no torch, and the tools
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "ragcore needs Python 3.11 or newer and finds none." \
+		"Install one (Debian, Ubuntu: apt-get install python3 python3-venv), or name it:" \
+		"make PYTHON=/path/to/python3.11 install" >&2; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "$(PYTHON) comes without its" \
+		"venv module. Debian, Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
+	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet uv
+	@echo "Installing into $(VENV) (the first time takes a few minutes)"
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all]' --group dev
+	@touch $@
+
+.PHONY: demo
+demo: $(STAMP) ## Start the embedded stack, ingest samples/, ask questions, print cited answers
+	@PATH="$(CURDIR)/$(BIN):$$PATH" samples/demo.sh
+
+.PHONY: up
+up: $(STAMP) ## Start the embedded stack in the background
+	@$(BIN)/ragcore up --detach
+
+.PHONY: down
+down: $(STAMP) ## Stop the embedded stack
+	@$(BIN)/ragcore down
+
+.PHONY: test
+test: $(STAMP) ## Run the tests
+	@$(BIN)/pytest
+
+.PHONY: lint
+lint: $(STAMP) ## Check style, types and who imports whom
+	@$(BIN)/ruff check
+	@$(BIN)/ruff format --check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+.PHONY: check
+check: lint test ## Everything that CI checks: lint, then test
+
+.PHONY: format
+format: $(STAMP) ## Rewrite the code in the project's style
+	@$(BIN)/ruff check --fix
+	@$(BIN)/ruff format
+
+.PHONY: docs
+docs: $(STAMP) ## Regenerate the tables of docs/reference from the code
+	@$(BIN)/python docs/generate.py
+
+.PHONY: samples
+samples: $(STAMP) ## Make the sample documents again (needs the DejaVu fonts)
+	@$(BIN)/python samples/make_samples.py
+
+.PHONY: bench
+bench: $(STAMP) ## Run the benchmarks (minutes; prints ratios measured in one run)
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+.PHONY: clean
+clean: ## Remove .venv, caches and build results; stored documents stay
+	@rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis dist build
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
