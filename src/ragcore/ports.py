@@ -4,7 +4,7 @@ Each port has an adapter for the real thing, one in memory (`ragcore.testing.mem
 contract suite that both must pass.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -72,7 +72,7 @@ class EmbeddingCache(Protocol):
         ...
 
     async def put(self, model_key: str, vectors: Mapping[bytes, Vector]) -> None:
-        """Remember them. Safe to repeat; concurrent writers never wait for one another."""
+        """Remember them, in a short transaction of its own. Safe to repeat and to lose."""
         ...
 
 
@@ -97,6 +97,8 @@ class ConversionRequest:
     """Counter the child loads: `bundled`, `file:/path/tokenizer.json` or `bytes` (a bound)."""
     prefix: str = ""
     """The embedding model's document prefix: it takes tokens too."""
+    seed: str = ""
+    """Goes into the chunk ids, which must be unique within a collection: its document's id."""
     language: str | None = None
     """What the collection says its documents are in."""
     password: str | None = field(default=None, repr=False)
@@ -134,16 +136,16 @@ class BlobStore(Protocol):
         """
         ...
 
+    async def put_file(self, key: str, path: Path) -> int:
+        """Store a copy of a local file; otherwise as `put`."""
+        ...
+
     def open(self, key: str) -> AsyncIterator[bytes]:
         """Stream a file in pieces. Raises BlobNotFound, BlobsUnavailable."""
         ...
 
     async def fetch(self, key: str, path: Path) -> None:
         """Copy a file to a local path. Raises BlobNotFound, BlobsUnavailable."""
-        ...
-
-    async def rename(self, source: str, target: str) -> None:
-        """Move a file; the target is replaced. Raises BlobNotFound, BlobsUnavailable."""
         ...
 
     async def delete_prefix(self, prefix: str) -> int:
@@ -171,7 +173,8 @@ class Submission:
     mime_type: str | None = None
     title: str | None = None
     uri: str | None = None
-    metadata: Metadata = field(default_factory=dict)
+    metadata: Metadata | None = None
+    """None: not given, an existing document keeps its own."""
     fingerprint: str = ""
     """Of parser, chunker and embedding model together."""
     priority: int = 0
@@ -179,6 +182,15 @@ class Submission:
     idempotency_key: str | None = None
     idempotency_scope: str = ""
     body_hash: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A recorded submission, and whether its blob is now the catalogue's."""
+
+    job: Job
+    needs_blob: bool
+    """False: nothing refers to the blob of this submission, its writer deletes it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,6 +205,14 @@ class Lease:
     filename: str | None
     mime_type: str | None
     fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """How a job ended well, and the versions whose files may be deleted now."""
+
+    outcome: Outcome
+    retired: tuple[UUID, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,12 +233,21 @@ class IndexedVersion:
 class Catalog(Protocol):
     """Documents, versions and jobs: the truth that everything else can be rebuilt from."""
 
-    async def submit(self, submission: Submission) -> Job:
+    async def settle_unchanged(self, submission: Submission) -> Job | None:
+        """Answer a submission that needs no work, in one commit; None when there is work.
+
+        When the newest version is in place and has the same bytes and fingerprint, the job is born
+        finished: `unchanged`, or `updated` when title, uri or metadata differ. The submission's
+        blob need not exist.
+        """
+        ...
+
+    async def submit(self, submission: Submission) -> Submitted:
         """Record document, version and job in one transaction; durable when it returns.
 
-        Answers with a finished job, outcome `unchanged` or `updated`, when the current version has
-        the same bytes and fingerprint (then the new blob is the caller's to delete: the job's
-        `is_finished` says so). The same idempotency key with the same body returns the first job.
+        Settles an unchanged one as `settle_unchanged` does. The same idempotency key with the same
+        body, within 24 hours, answers with the first job. Safe to repeat under such a key;
+        without one a repeat is a newer version of the same bytes, which ends as `unchanged`.
         Raises CollectionNotFound, IdempotencyConflict, StoreUnavailable.
         """
         ...
@@ -235,13 +264,36 @@ class Catalog(Protocol):
         """Hold the job longer and say how far it is. Raises LeaseLost: stop at once."""
         ...
 
-    async def put_in_place(self, lease: Lease, version: IndexedVersion) -> Outcome:
+    async def settle_repeated(self, lease: Lease) -> Settled | None:
+        """Finish a job whose bytes got in place since it was submitted, or that came too late.
+
+        None: there is work to do. Raises LeaseLost.
+        """
+        ...
+
+    async def put_in_place(self, lease: Lease, version: IndexedVersion) -> Settled:
         """Replace the document's chunks and finish the job, in one transaction.
 
         Readers see the old version or the new one. Fenced by the lease's token: raises LeaseLost
         when another worker took over or the job was cancelled. A late older version ends as
-        `superseded`. Safe to repeat: the second call raises LeaseLost and changes nothing.
+        `superseded`, and so do older jobs of the document that nobody holds. Safe to repeat: the
+        second call raises LeaseLost and changes nothing.
         """
+        ...
+
+    async def cancel(self, job_id: UUID) -> Job:
+        """Cancel a job that is not finished; whoever works on it loses its lease.
+
+        A finished job is returned as it is. Raises JobNotFound.
+        """
+        ...
+
+    async def release_expired(self) -> Sequence[Job]:
+        """Give jobs whose lease ran out back to the queue and return them. Safe to repeat."""
+        ...
+
+    async def waiting(self, *, limit: int = 100) -> Sequence[Job]:
+        """Jobs that may be claimed now, the best first."""
         ...
 
     async def fail(self, lease: Lease, failure: JobFailure) -> None:
@@ -304,8 +356,8 @@ class Catalog(Protocol):
         """Every version of those documents, so that their files can be deleted."""
         ...
 
-    async def live_versions(self) -> AsyncIterator[UUID]:
-        """Every version the catalogue knows: files of others are orphans."""
+    async def are_live(self, version_ids: Sequence[UUID]) -> Set[UUID]:
+        """Return those whose files are still needed; files of the others may be deleted."""
         ...
 
 

@@ -45,7 +45,7 @@ CREATE TABLE ragcore.versions (
     fingerprint text        NOT NULL,
     title       text,       -- as submitted; put on the document when the version is put in place
     uri         text,
-    metadata    jsonb       NOT NULL DEFAULT '{}',
+    metadata    jsonb,      -- null: not given, the document keeps its own
     chunks      integer,
     pages       integer,
     language    text,
@@ -85,6 +85,9 @@ CREATE INDEX jobs_waiting ON ragcore.jobs (priority DESC, created_at) WHERE stat
 CREATE INDEX jobs_running ON ragcore.jobs (lease_until) WHERE status = 'running';
 CREATE INDEX jobs_document ON ragcore.jobs (collection, document_id, created_at DESC);
 CREATE INDEX jobs_newest ON ragcore.jobs (created_at DESC);
+-- Deleting a document or a version sets these to null: without an index each deletion scans all jobs.
+CREATE INDEX jobs_document_no ON ragcore.jobs (document_no);
+CREATE INDEX jobs_version ON ragcore.jobs (version_id);
 
 CREATE TABLE ragcore.idempotency_keys (
     scope      text        NOT NULL,
