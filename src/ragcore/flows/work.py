@@ -1,0 +1,146 @@
+"""A waiting job → a finished one: the lease, its heartbeat, and the one retry decision."""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from uuid import UUID
+
+from ragcore.errors import LeaseLost, RagError
+from ragcore.flows.ingest import Ingest
+from ragcore.model import Job, JobFailure, Stage
+from ragcore.ports import Catalog, Lease
+
+log = logging.getLogger(__name__)
+
+LEASE = timedelta(seconds=6)
+RENEW_EVERY = timedelta(seconds=2)
+BACKOFF = tuple(timedelta(seconds=s) for s in (1, 5, 30, 120, 600))
+"""Waits before the second, third … attempt at a job whose failure may pass; then it fails."""
+
+
+@dataclass(slots=True)
+class _Progress:
+    stage: Stage | None = None
+    done: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """Claim jobs and bring them to an end, in a worker or inline: it is the same code.
+
+    A job is held by a lease that a heartbeat renews; whoever stops renewing loses it, and whoever
+    lost it can't write. Cancelling the call gives the job up: `cancel` says whether for good.
+    """
+
+    catalog: Catalog
+    ingest: Ingest
+    owner: str
+    lease: timedelta = LEASE
+    renew_every: timedelta = RENEW_EVERY
+    backoff: tuple[timedelta, ...] = field(default=BACKOFF)
+
+    async def next(
+        self,
+        *,
+        job_id: UUID | None = None,
+        on_progress: Callable[[Job], None] | None = None,
+    ) -> Job | None:
+        """Claim the best waiting job, or that one, and run it; None when there is none to claim."""
+        lease = await self.catalog.claim(owner=self.owner, lease=self.lease, job_id=job_id)
+        if lease is None:
+            return None
+        await self._run(lease, on_progress)
+        return await self.catalog.job(lease.job.job_id)
+
+    async def _run(self, lease: Lease, on_progress: Callable[[Job], None] | None) -> None:
+        progress = _Progress()
+
+        def report(stage: Stage, done: float) -> None:
+            progress.stage, progress.done = stage, min(max(done, 0.0), 1.0)
+            if on_progress is not None:
+                on_progress(replace(lease.job, stage=stage, progress=progress.done))
+
+        try:
+            async with self._held(lease, progress):
+                await self.ingest(lease, report)
+        except LeaseLost as lost:
+            log.info("job %s given up: %s", lease.job.job_id, lost)
+        except asyncio.CancelledError:
+            await asyncio.shield(self._give_back(lease))
+            raise
+        except RagError as error:
+            await self._settle_failure(lease, error)
+        except Exception:
+            # A bug: the edge that logs it in full and records it, so that the queue goes on.
+            log.exception("job %s failed on a programming error", lease.job.job_id)
+            detail = "internal error; the log has the details"
+            await self._fail(lease, JobFailure("internal", detail, retryable=False))
+
+    async def _settle_failure(self, lease: Lease, error: RagError) -> None:
+        failure = JobFailure(error.code, str(error), error.retryable)
+        if error.retryable and lease.job.attempts <= len(self.backoff):
+            after = self.backoff[lease.job.attempts - 1] * random.uniform(0.8, 1.2)  # noqa: S311
+            log.warning("job %s waits %s: %s", lease.job.job_id, after, error)
+            try:
+                await self.catalog.retry(lease, failure, after=after)
+            except LeaseLost as lost:
+                log.info("job %s given up: %s", lease.job.job_id, lost)
+        else:
+            await self._fail(lease, failure)
+
+    async def _fail(self, lease: Lease, failure: JobFailure) -> None:
+        try:
+            await self.catalog.fail(lease, failure)
+        except LeaseLost as lost:
+            log.info("job %s given up: %s", lease.job.job_id, lost)
+
+    async def _give_back(self, lease: Lease) -> None:
+        """Let others take the job at once, where waiting for the lease to run out would do too."""
+        failure = JobFailure("interrupted", "the worker was stopped", retryable=True)
+        try:
+            await self.catalog.retry(lease, failure, after=timedelta())
+        except RagError as error:
+            log.info("job %s waits for its lease to run out: %s", lease.job.job_id, error)
+
+    @asynccontextmanager
+    async def _held(self, lease: Lease, progress: _Progress) -> AsyncIterator[None]:
+        """Renew the lease while the block runs; a lost lease stops the block with LeaseLost."""
+        failure: BaseException | None = None
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                heartbeat = tasks.create_task(self._renew(lease, progress))
+                try:
+                    yield
+                finally:
+                    heartbeat.cancel()
+        except BaseExceptionGroup as group:
+            failure = _first(group)
+        if failure is not None:
+            raise failure  # out here, so that it keeps its own `__cause__`
+
+    async def _renew(self, lease: Lease, progress: _Progress) -> None:
+        while True:
+            await asyncio.sleep(self.renew_every.total_seconds())
+            try:
+                await self.catalog.renew(
+                    lease, duration=self.lease, stage=progress.stage, progress=progress.done
+                )
+            except LeaseLost:
+                raise
+            except RagError as error:
+                # PostgreSQL may be back before the lease runs out; the fence decides in the end.
+                log.warning("lease of job %s not renewed: %s", lease.job.job_id, error)
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that matters: a lost lease over what the cancelled work made of it."""
+    lost, rest = group.split(LeaseLost)
+    chosen = lost or rest or group
+    error: BaseException = chosen
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
