@@ -1,0 +1,196 @@
+"""Chunks in PostgreSQL: written with their document, read by search.
+
+Words (`ragcore."postings_…"`) and counts follow every write by the table's own triggers, in the
+writer's transaction: see migrations/0002_chunks.sql. The columns are described in collection.sql.
+"""
+
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from psycopg import AsyncConnection, errors
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb
+from psycopg_pool import AsyncConnectionPool
+
+from ragcore.adapters.postgres import sql
+from ragcore.adapters.postgres.collections import require_name
+from ragcore.adapters.postgres.errors import translated
+from ragcore.errors import CollectionMismatch, CollectionNotFound
+from ragcore.model import Chunk, Passage, Place, Vectors
+from ragcore.steps.languages import text_search_config
+
+SQL: Final = sql.load("queries.sql")
+
+Connection = AsyncConnection[Any]
+
+_COPIED_TYPES: Final = (
+    "text", "vector", "jsonb", "int8", "text", "int4", "int4", "text", "text", "text", "bool",
+)  # fmt: skip
+
+
+# --- inside the caller's transaction -------------------------------------------------------
+
+
+async def delete_document_chunks(connection: Connection, collection: str, document_no: int) -> int:
+    """Delete a document's chunks and their words; return how many chunks there were."""
+    query = _of(collection, "delete_document_chunks")
+    return (await connection.execute(query, {"document_no": document_no})).rowcount
+
+
+async def copy_chunks(
+    connection: Connection,
+    collection: str,
+    *,
+    document_no: int,
+    document_id: str,
+    chunks: Sequence[Chunk],
+    vectors: Vectors,
+) -> int:
+    """Add a document's chunks with their vectors and words; return how many there are.
+
+    Delete the old ones first: the ids are the same. Raises CollectionMismatch when the vectors
+    have another dimension than the collection.
+    """
+    if not chunks:
+        return 0
+    try:
+        async with (
+            connection.cursor() as cursor,
+            cursor.copy(_of(collection, "copy_chunks")) as copy,
+        ):
+            copy.set_types(_COPIED_TYPES)
+            for chunk, vector in zip(chunks, vectors, strict=True):
+                await copy.write_row(
+                    (
+                        chunk.chunk_id,
+                        vector,
+                        Jsonb(stored_metadata(chunk, document_id)),
+                        document_no,
+                        document_id,
+                        chunk.ordinal,
+                        chunk.tokens,
+                        chunk.language,
+                        text_search_config(chunk.language),
+                        context_of(chunk),
+                        False,
+                    )
+                )
+    except errors.DataException as error:
+        raise _mismatch(collection, vectors.shape[1], error) from error
+    return len(chunks)
+
+
+def stored_metadata(chunk: Chunk, document_id: str) -> dict[str, Any]:
+    """Return what `metadata` of an ingested chunk holds: flat, as the stock clients like it."""
+    page = chunk.page
+    found = {
+        "text": chunk.text,
+        "doc_id": document_id,
+        "headings": list(chunk.headings),
+        "elements": list(chunk.elements),
+        "places": [[place.page, place.box] for place in chunk.places],
+        "page": page,
+        "start": chunk.start,
+        "end": chunk.end,
+    }
+    return {name: value for name, value in found.items() if value is not None and value != []}
+
+
+def context_of(chunk: Chunk) -> str | None:
+    """Return what `embedding_text` says beyond the text, so that its words are found as well."""
+    context = chunk.embedding_text.removesuffix(chunk.text).strip()
+    return context or None
+
+
+# --- the port ------------------------------------------------------------------------------
+
+
+class PostgresChunks:
+    """`ports.ChunkStore` over a pool."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any], *, exact_rows: int = 2000) -> None:
+        """`exact_rows`: filters that match at most so many chunks are scanned exactly."""
+        self._pool = pool
+        self._exact_rows = exact_rows
+
+    async def passages(self, collection: str, chunk_ids: Sequence[str]) -> Sequence[Passage]:
+        rows = await self._rows(collection, "passages", {"chunk_ids": list(chunk_ids)})
+        return [passage(collection, row) for row in rows]
+
+    async def document_chunks(
+        self, collection: str, document_id: str, *, first: int = 0, limit: int | None = None
+    ) -> Sequence[Passage]:
+        wanted = {"document_id": document_id, "first": first, "limit": limit}
+        rows = await self._rows(collection, "document_chunks", wanted)
+        return [passage(collection, row) for row in rows]
+
+    async def neighbours(
+        self, collection: str, chunk_ids: Sequence[str], *, radius: int = 1
+    ) -> Mapping[str, Sequence[Passage]]:
+        wanted = {"chunk_ids": list(chunk_ids), "radius": radius}
+        found: dict[str, list[Passage]] = {}
+        for row in await self._rows(collection, "neighbours", wanted):
+            found.setdefault(row["asked"], []).append(passage(collection, row))
+        return found
+
+    async def _rows(self, collection: str, name: str, values: Mapping[str, Any]) -> list[DictRow]:
+        query = _of(collection, name)
+        async with self._connection(collection) as connection:
+            cursor = connection.cursor(row_factory=dict_row)
+            await cursor.execute(query, values)
+            return await cursor.fetchall()
+
+    @asynccontextmanager
+    async def _connection(self, collection: str) -> AsyncIterator[Connection]:
+        with translated():
+            async with self._pool.connection() as connection:
+                try:
+                    yield connection
+                except errors.UndefinedTable as error:
+                    raise CollectionNotFound(
+                        f"There is no collection {collection!r}: ingest a document into it, or"
+                        " list the collections"
+                    ) from error
+
+
+def passage(collection: str, row: Mapping[str, Any]) -> Passage:
+    """Make a passage of a row of `passages`, `document_chunks` or `neighbours`."""
+    stored = row["stored"]
+    own = {} if row["document_metadata"] is None else row["document_metadata"]
+    return Passage(
+        chunk_id=row["id"],
+        document_id=row["document_id"],
+        collection=collection,
+        ordinal=row["ordinal"] or 0,
+        text=stored.get("text", ""),
+        title=row["title"],
+        uri=row["uri"],
+        headings=tuple(stored.get("headings", ())),
+        places=_places(stored.get("places", ())),
+        elements=tuple(stored.get("elements", ())),
+        language=row["language"],
+        metadata=_without_text(stored) if row["own_metadata"] else own,
+    )
+
+
+def _places(stored: Sequence[tuple[int, Sequence[float] | None]]) -> tuple[Place, ...]:
+    return tuple(
+        Place(page, None if box is None else (box[0], box[1], box[2], box[3]))
+        for page, box in stored
+    )
+
+
+def _without_text(stored: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in stored.items() if name != "text"}
+
+
+def _of(collection: str, name: str) -> str:
+    return SQL[name].replace("{collection}", require_name(collection))
+
+
+def _mismatch(collection: str, dimension: int, error: Exception) -> CollectionMismatch:
+    return CollectionMismatch(
+        f"Collection {collection!r} does not take vectors of {dimension!r} dimensions ({error}):"
+        " configure the embedding model that it was made with"
+    )

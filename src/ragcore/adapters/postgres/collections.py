@@ -1,0 +1,230 @@
+"""Collections in PostgreSQL: the fingerprints they were made with, and their tables."""
+
+import hashlib
+import re
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Any, Final
+from uuid import UUID
+
+from psycopg import AsyncConnection, errors
+from psycopg.rows import DictRow, dict_row
+from psycopg.types.json import Jsonb
+from psycopg_pool import AsyncConnectionPool
+
+from ragcore.adapters.postgres import sql
+from ragcore.adapters.postgres.errors import translated
+from ragcore.adapters.postgres.pool import describe_server
+from ragcore.errors import CollectionMismatch, CollectionNotFound, InvalidInput
+from ragcore.model import Collection, DeletionReceipt, EmbeddingSpec
+
+SQL: Final = sql.load("collections.sql")
+TABLES: Final = sql.load("collection.sql")
+
+Connection = AsyncConnection[Any]
+
+_NAME: Final = re.compile(r"[a-z0-9_-]{1,48}")
+
+_MOST_DIMENSIONS: Final = 2000  # of an HNSW index over `vector`
+_MOST_INLINE_DIMENSIONS: Final = 1536  # 6 kB: a row must fit its page of 8 kB
+
+
+class PostgresCollections:
+    """`ports.Collections` over a pool; every method is one transaction."""
+
+    def __init__(self, pool: AsyncConnectionPool[Any]) -> None:
+        self._pool = pool
+
+    async def open(
+        self,
+        name: str,
+        *,
+        embedding: EmbeddingSpec,
+        chunker: str,
+        create: bool = True,
+        language: str | None = None,
+        strict: bool = False,
+    ) -> Collection:
+        require_name(name)
+        async with self._transaction() as connection:
+            found = await _find(connection, name)
+            if found is None and create:
+                wanted = Collection(name, embedding, chunker, language=language, strict=strict)
+                found = await _create(connection, wanted)
+        if found is None:
+            raise _not_found(name)
+        require_same(found, embedding=embedding, chunker=chunker)
+        return found
+
+    async def get(self, name: str) -> Collection:
+        async with self._transaction() as connection:
+            found = await _find(connection, name)
+        if found is None:
+            raise _not_found(name)
+        return found
+
+    async def list(self) -> Sequence[tuple[Collection, int, int]]:
+        async with self._transaction() as connection:
+            rows = await _rows(connection, SQL["collections"], {})
+        return [(_collection(row), row["documents"], row["chunks"]) for row in rows]
+
+    async def delete(self, name: str) -> tuple[DeletionReceipt, Sequence[UUID]]:
+        async with self._transaction() as connection:
+            locked = await _rows(connection, SQL["lock_collection"], {"name": name})
+            if not locked:
+                raise _not_found(name)
+            documents = await _rows(connection, SQL["documents_of"], {"name": name})
+            versions = await _rows(connection, SQL["versions_of"], {"name": name})
+            counted = await _rows(connection, SQL["count_chunks"].replace("{collection}", name), {})
+            await connection.execute(SQL["cancel_jobs_of"], {"name": name})
+            await connection.execute(SQL["delete_collection"], {"name": name})
+            await drop_tables(connection, name)
+        receipt = DeletionReceipt(
+            collection=name,
+            document_ids=tuple(row["document_id"] for row in documents),
+            chunks=counted[0]["chunks"],
+            versions=len(versions),
+            blobs=0,
+        )
+        return receipt, tuple(row["version_id"] for row in versions)
+
+    @asynccontextmanager
+    async def _transaction(self) -> AsyncIterator[Connection]:
+        with translated():
+            async with self._pool.connection() as connection, connection.transaction():
+                yield connection
+
+
+def require_name(name: str) -> str:
+    """Return `name`, which may then stand in SQL between double quotes. Raises InvalidInput."""
+    if not _NAME.fullmatch(name):
+        raise InvalidInput(
+            f"{name!r} is no name for a collection: use 1 to 48 of a-z, 0-9, '_' and '-'"
+        )
+    return name
+
+
+def require_same(found: Collection, *, embedding: EmbeddingSpec, chunker: str) -> None:
+    """Raise CollectionMismatch where vectors or chunks made now would not fit the stored ones."""
+    differences = [
+        f"{what} {stored!r} is stored, {configured!r} is configured"
+        for what, stored, configured in (
+            ("embedding model", found.embedding.model, embedding.model),
+            ("dimension", found.embedding.dimension, embedding.dimension),
+            ("query prefix", found.embedding.query_prefix, embedding.query_prefix),
+            ("document prefix", found.embedding.document_prefix, embedding.document_prefix),
+            ("chunker", found.chunker, chunker),
+            ("model digest", *_known_digests(found.embedding, embedding)),
+        )
+        if stored != configured
+    ]
+    if differences:
+        raise CollectionMismatch(
+            f"Collection {found.name!r} was made otherwise: {'; '.join(differences)}."
+            " Configure what is stored, use another collection, or delete this one and ingest again"
+        )
+
+
+async def drop_tables(connection: Connection, name: str) -> None:
+    """Drop a collection's tables in the caller's transaction, if they are there."""
+    counts = {"name": require_name(name)}
+    await connection.execute(_of(name, TABLES["drop_tables"]))
+    await connection.execute(SQL["delete_counts"], counts)
+
+
+async def _find(connection: Connection, name: str) -> Collection | None:
+    rows = await _rows(connection, SQL["collection"], {"name": name})
+    return _collection(rows[0]) if rows else None
+
+
+async def _create(connection: Connection, wanted: Collection) -> Collection:
+    """Make the collection, or return the one that another process has just made."""
+    _require_indexable(wanted.embedding)
+    # Waits for another process that is making the same one, so it is there or not for certain.
+    await connection.execute(SQL["lock_name"], {"name": wanted.name})
+    if (found := await _find(connection, wanted.name)) is not None:
+        return found
+    rows = await _rows(connection, SQL["insert_collection"], _values(wanted))
+    await _create_tables(connection, wanted)
+    return _collection(rows[0])
+
+
+async def _create_tables(connection: Connection, wanted: Collection) -> None:
+    server = await describe_server(connection)
+    assert server.schema is not None  # the pool does not open without the extension
+    filled = (
+        _of(wanted.name, TABLES["create_tables"])
+        .replace("{dimension}", str(wanted.embedding.dimension))
+        .replace("{vectors}", server.schema)
+        .replace("{tag}", "C" + hashlib.sha256(wanted.name.encode()).hexdigest()[:11])
+    )
+    try:
+        await connection.execute(filled)
+    except errors.DuplicateTable as error:
+        raise CollectionMismatch(
+            f"There is a table vecs.{wanted.name!r} that ragcore did not make: choose another name"
+            " for the collection, or move the table away"
+        ) from error
+    if wanted.embedding.dimension <= _MOST_INLINE_DIMENSIONS:
+        await connection.execute(_of(wanted.name, TABLES["store_vectors_inline"]))
+
+
+def _require_indexable(embedding: EmbeddingSpec) -> None:
+    if not 1 <= embedding.dimension <= _MOST_DIMENSIONS:
+        raise InvalidInput(
+            f"Vectors of {embedding.dimension!r} dimensions can't be indexed: choose an embedding"
+            f" model with at most {_MOST_DIMENSIONS}"
+        )
+
+
+def _known_digests(stored: EmbeddingSpec, configured: EmbeddingSpec) -> tuple[str, str]:
+    """Both digests where both are known, otherwise nothing to compare."""
+    if stored.digest is None or configured.digest is None:
+        return "", ""
+    return stored.digest, configured.digest
+
+
+def _of(name: str, query: str) -> str:
+    return query.replace("{collection}", name)
+
+
+async def _rows(connection: Connection, query: str, values: Mapping[str, Any]) -> list[DictRow]:
+    async with connection.cursor(row_factory=dict_row) as cursor:
+        await cursor.execute(query, values)
+        return await cursor.fetchall()
+
+
+def _values(collection: Collection) -> Mapping[str, Any]:
+    languages = collection.embedding.languages
+    embedding = asdict(collection.embedding) | {
+        "languages": None if languages is None else sorted(languages)
+    }
+    return {
+        "name": collection.name,
+        "embedding": Jsonb(embedding),
+        "chunker": collection.chunker,
+        "language": collection.language,
+        "strict": collection.strict,
+    }
+
+
+def _collection(row: Mapping[str, Any]) -> Collection:
+    embedding = dict(row["embedding"])
+    if embedding["languages"] is not None:
+        embedding["languages"] = frozenset(embedding["languages"])
+    return Collection(
+        name=row["name"],
+        embedding=EmbeddingSpec(**embedding),
+        chunker=row["chunker"],
+        language=row["language"],
+        strict=row["strict"],
+        generation=row["generation"],
+        created_at=row["created_at"],
+    )
+
+
+def _not_found(name: str) -> CollectionNotFound:
+    return CollectionNotFound(
+        f"There is no collection {name!r}: ingest a document into it, or list the collections"
+    )

@@ -1,0 +1,115 @@
+"""A pool of PostgreSQL connections that read and write vectors in binary."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Final
+
+from pgvector.psycopg.vector import register_vector_info
+from psycopg import AsyncConnection
+from psycopg.types import TypeInfo
+from psycopg_pool import AsyncConnectionPool
+
+from ragcore.adapters.postgres.errors import translated
+from ragcore.errors import UnsupportedServer
+
+Connection = AsyncConnection[Any]
+Pool = AsyncConnectionPool[Connection]
+
+LEAST_SERVER: Final = 15
+LEAST_PGVECTOR: Final = (0, 7)
+ITERATIVE_PGVECTOR: Final = (0, 8)
+"""From here on an index scan goes on until a filter has let enough rows through."""
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What a database offers."""
+
+    version: int
+    """Major version of PostgreSQL."""
+    pgvector: tuple[int, ...] | None
+    """Version of the extension, None where it is not created."""
+    schema: str | None
+    """Where the extension lives: `public`, or `extensions` on Supabase."""
+
+    @property
+    def scans_iteratively(self) -> bool:
+        return self.pgvector is not None and self.pgvector >= ITERATIVE_PGVECTOR
+
+
+@asynccontextmanager
+async def open_pool(database_url: str, *, size: int) -> AsyncIterator[Pool]:
+    """Open at most `size` connections to a migrated database, and close them at the end.
+
+    Safe behind a transaction pooler: no prepared statements and no session state. Raises
+    UnsupportedServer, or StoreUnavailable when nobody answers.
+    """
+    with translated():
+        vector = await _vector_type(database_url)
+
+    async def configure(connection: Connection) -> None:
+        connection.prepare_threshold = None  # a pooler gives each transaction another server
+        register_vector_info(connection, vector)
+
+    pool: Pool = AsyncConnectionPool(
+        database_url,
+        min_size=min(2, size),
+        max_size=size,
+        open=False,
+        configure=configure,
+        check=AsyncConnectionPool.check_connection,
+        timeout=30.0,
+        name="ragcore",
+    )
+    async with pool:
+        yield pool
+
+
+async def describe_server(connection: Connection) -> Server:
+    """Return the versions of PostgreSQL and pgvector behind a connection."""
+    cursor = await connection.execute(
+        "SELECT extversion, nspname FROM pg_extension"
+        " JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
+    )
+    row = await cursor.fetchone()
+    return Server(
+        version=connection.info.server_version // 10000,
+        pgvector=_numbers(row[0]) if row else None,
+        schema=row[1] if row else None,
+    )
+
+
+def require_supported(server: Server) -> None:
+    """Raise UnsupportedServer when PostgreSQL or pgvector is too old, naming what is needed."""
+    if server.version < LEAST_SERVER:
+        raise UnsupportedServer(
+            f"PostgreSQL {server.version} is too old: use {LEAST_SERVER} or later"
+        )
+    if server.pgvector is not None and server.pgvector < LEAST_PGVECTOR:
+        raise UnsupportedServer(
+            f"pgvector {_dotted(server.pgvector)} is too old: install"
+            f" {_dotted(LEAST_PGVECTOR)} or later and run `ALTER EXTENSION vector UPDATE`"
+        )
+
+
+async def _vector_type(database_url: str) -> TypeInfo:
+    async with await AsyncConnection.connect(database_url, autocommit=True) as connection:
+        server = await describe_server(connection)
+        require_supported(server)
+        if server.schema is None:
+            raise UnsupportedServer(
+                "The extension `vector` is not in this database: run ragcore's migrations, or"
+                " `CREATE EXTENSION vector` as an administrator"
+            )
+        info = await TypeInfo.fetch(connection, f'"{server.schema}".vector')
+        assert info is not None  # the extension's own type, in the extension's own schema
+        return info
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
+
+
+def _dotted(version: tuple[int, ...]) -> str:
+    return ".".join(map(str, version))
