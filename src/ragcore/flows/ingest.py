@@ -55,6 +55,8 @@ class Ingest:
     embedding: DocumentEmbedding
     directory: Path
     """Where downloads and results rest while a document is worked on."""
+    chunker: str
+    """Fingerprint that the collection must have been made with."""
     max_tokens: int
     tokenizer: str
     """Name of the counter that the conversion child loads; see `ports.ConversionRequest`."""
@@ -111,7 +113,7 @@ class Ingest:
         return await self.collections.open(
             name,
             embedding=self.embedding.spec,
-            chunker=self.converter.fingerprint,
+            chunker=self.chunker,
             create=False,
         )
 
