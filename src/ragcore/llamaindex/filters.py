@@ -1,0 +1,89 @@
+"""LlamaIndex's metadata filters as ragcore's."""
+
+from typing import Literal
+
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+)
+
+from ragcore.errors import InvalidFilter
+from ragcore.model import AllOf, AnyOf, Condition, Filter, Not
+
+_Operator = Literal[
+    "eq", "ne", "in", "nin", "gt", "gte", "lt", "lte", "any", "all",
+    "contains", "text_match", "text_match_insensitive", "is_empty",
+]  # fmt: skip
+
+_OPERATORS: dict[FilterOperator, _Operator] = {
+    FilterOperator.EQ: "eq",
+    FilterOperator.NE: "ne",
+    FilterOperator.IN: "in",
+    FilterOperator.NIN: "nin",
+    FilterOperator.GT: "gt",
+    FilterOperator.GTE: "gte",
+    FilterOperator.LT: "lt",
+    FilterOperator.LTE: "lte",
+    FilterOperator.ANY: "any",
+    FilterOperator.ALL: "all",
+    FilterOperator.CONTAINS: "contains",
+    FilterOperator.TEXT_MATCH: "text_match",
+    FilterOperator.TEXT_MATCH_INSENSITIVE: "text_match_insensitive",
+    FilterOperator.IS_EMPTY: "is_empty",
+}
+
+_LISTS = {FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL}
+_STRINGS = {FilterOperator.TEXT_MATCH, FilterOperator.TEXT_MATCH_INSENSITIVE}
+
+
+def filter_of(filters: MetadataFilters | None) -> Filter | None:
+    """Return the same filter in ragcore's words, None when it restricts nothing.
+
+    NOT over several parts matches where none of them does, as in LlamaIndex's own stores.
+    Raises InvalidFilter for a value that its operator cannot compare with.
+    """
+    if filters is None or not filters.filters:
+        return None
+    return _combined(filters)
+
+
+def restricted(
+    filters: Filter | None, *, node_ids: list[str] | None, document_ids: list[str] | None
+) -> Filter | None:
+    """Narrow a filter to nodes and documents of these ids; None leaves that kind open."""
+    parts: list[Filter] = [] if filters is None else [filters]
+    if node_ids is not None:
+        parts.append(Condition("chunk_id", "in", list(node_ids)))
+    if document_ids is not None:
+        parts.append(Condition("document_id", "in", list(document_ids)))
+    if len(parts) > 1:
+        return AllOf(tuple(parts))
+    return parts[0] if parts else None
+
+
+def _combined(filters: MetadataFilters) -> Filter:
+    parts = tuple(
+        _combined(part) if isinstance(part, MetadataFilters) else _condition(part)
+        for part in filters.filters
+    )
+    if filters.condition == FilterCondition.OR:
+        return AnyOf(parts)
+    if filters.condition == FilterCondition.NOT:
+        return Not(AnyOf(parts))
+    return AllOf(parts)
+
+
+def _condition(part: MetadataFilter) -> Condition:
+    if part.operator in _LISTS and not isinstance(part.value, list):
+        raise InvalidFilter(
+            f"the filter on {part.key!r} with operator {part.operator.value!r} takes a list, "
+            f"not {part.value!r}"
+        )
+    if part.operator in _STRINGS and not isinstance(part.value, str):
+        raise InvalidFilter(
+            f"the filter on {part.key!r} with operator {part.operator.value!r} takes a string, "
+            f"not {part.value!r}"
+        )
+    return Condition(part.key, _OPERATORS[part.operator], part.value)

@@ -1,0 +1,204 @@
+"""Question → cited answer, as a LlamaIndex query engine."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.base.response.schema import RESPONSE_TYPE, Response
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.callbacks.schema import CBEventType, EventPayload
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.events.synthesis import (
+    SynthesizeEndEvent,
+    SynthesizeStartEvent,
+)
+from llama_index.core.llms.mock import MockLLM
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.response_synthesizers import BaseSynthesizer
+from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType, TextNode
+
+from ragcore.llamaindex.bridge import Bridged
+from ragcore.llamaindex.nodes import passage_from_node
+from ragcore.llamaindex.retriever import search_results
+from ragcore.model import Answer, SearchResult
+from ragcore.ports import Answerer
+
+_dispatcher = get_dispatcher(__name__)
+
+_ANSWER = "answer"
+"""Key of `Response.metadata` under which the whole ragcore answer travels."""
+
+
+class RagQueryEngine(RetrieverQueryEngine):
+    """A retriever, any node postprocessors, and an answerer that cites.
+
+    `response.metadata["answer"]` is the ragcore answer, `response.source_nodes` are the passages.
+    `ask` returns the answer itself. Any LlamaIndex retriever or response synthesizer may take
+    the place of ragcore's; an answer made by a foreign synthesizer has no citations.
+    """
+
+    def __init__(
+        self,
+        retriever: BaseRetriever,
+        response_synthesizer: BaseSynthesizer,
+        node_postprocessors: Sequence[BaseNodePostprocessor] = (),
+        callback_manager: CallbackManager | None = None,
+    ) -> None:
+        super().__init__(
+            retriever, response_synthesizer, list(node_postprocessors), callback_manager
+        )
+
+    async def ask(self, question: str) -> Answer:
+        """Answer a question, with the time of each stage and the warnings of the search."""
+        return answer_of(await self.aquery(question))
+
+    def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
+        with self._question(query_bundle) as complete:
+            nodes = self.retrieve(query_bundle)
+            return complete(self._response_synthesizer.synthesize(query_bundle, nodes))
+
+    async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
+        with self._question(query_bundle) as complete:
+            nodes = await self.aretrieve(query_bundle)
+            return complete(await self._response_synthesizer.asynthesize(query_bundle, nodes))
+
+    @contextmanager
+    def _question(
+        self, query_bundle: QueryBundle
+    ) -> Iterator[Callable[[RESPONSE_TYPE], RESPONSE_TYPE]]:
+        """Trace one question, and give its answer the timings and warnings of its searches."""
+        payload: dict[str, Any] = {EventPayload.QUERY_STR: query_bundle.query_str}
+        with (
+            search_results() as results,
+            self.callback_manager.event(CBEventType.QUERY, payload=payload) as event,
+        ):
+
+            def complete(response: RESPONSE_TYPE) -> RESPONSE_TYPE:
+                answer = _with_searches(answer_of(response), results)
+                response.metadata = {**(response.metadata or {}), _ANSWER: answer}
+                event.on_end(payload={EventPayload.RESPONSE: response})
+                return response
+
+            yield complete
+
+
+class AnswererSynthesizer(BaseSynthesizer):
+    """Any ragcore answerer as LlamaIndex's response synthesizer.
+
+    It is asked even when there are no nodes: the answerer says why there is no answer, in the
+    question's language. (LlamaIndex's base classes wrap the methods overridden here in spans.)
+    """
+
+    def __init__(
+        self, answerer: Bridged[Answerer], *, callback_manager: CallbackManager | None = None
+    ) -> None:
+        # The base class insists on a language model. This one is never called: the answerer
+        # has its own, or needs none.
+        super().__init__(llm=MockLLM(), callback_manager=callback_manager)
+        self._answerer = answerer
+
+    def synthesize(
+        self,
+        query: QueryType,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+        **response_kwargs: Any,
+    ) -> RESPONSE_TYPE:
+        """Answer from these nodes alone; `additional_source_nodes` are only listed as sources."""
+        with self._synthesis(query) as synthesis:
+            answer = self._answerer.call_sync(lambda it: _answer(it, synthesis.query, nodes))
+            return synthesis.end(answer, [*nodes, *(additional_source_nodes or ())])
+
+    async def asynthesize(
+        self,
+        query: QueryType,
+        nodes: list[NodeWithScore],
+        additional_source_nodes: Sequence[NodeWithScore] | None = None,
+        **response_kwargs: Any,
+    ) -> RESPONSE_TYPE:
+        """Do what `synthesize` does, on the running loop."""
+        with self._synthesis(query) as synthesis:
+            answer = await self._answerer.call(lambda it: _answer(it, synthesis.query, nodes))
+            return synthesis.end(answer, [*nodes, *(additional_source_nodes or ())])
+
+    def get_response(self, query_str: str, text_chunks: Sequence[str], **_: Any) -> str:
+        nodes = _nodes_of_texts(text_chunks)
+        return self._answerer.call_sync(lambda it: _answer(it, QueryBundle(query_str), nodes)).text
+
+    async def aget_response(self, query_str: str, text_chunks: Sequence[str], **_: Any) -> str:
+        nodes = _nodes_of_texts(text_chunks)
+        answer = await self._answerer.call(lambda it: _answer(it, QueryBundle(query_str), nodes))
+        return answer.text
+
+    def _get_prompts(self) -> dict[str, Any]:
+        return {}
+
+    def _update_prompts(self, prompts: dict[str, Any]) -> None:
+        """There is nothing to update: the answerer's prompts are its own."""
+
+    @contextmanager
+    def _synthesis(self, query: QueryType) -> "Iterator[_Synthesis]":
+        """Tell LlamaIndex's two ways of tracing that a synthesis begins, and how it ends."""
+        _dispatcher.event(SynthesizeStartEvent(query=query))
+        bundle = QueryBundle(query) if isinstance(query, str) else query
+        synthesis = _Synthesis(bundle)
+        payload: dict[str, Any] = {EventPayload.QUERY_STR: bundle.query_str}
+        with self.callback_manager.event(CBEventType.SYNTHESIZE, payload=payload) as event:
+            yield synthesis
+            event.on_end(payload={EventPayload.RESPONSE: synthesis.response})
+        _dispatcher.event(SynthesizeEndEvent(query=query, response=synthesis.response))
+
+
+class _Synthesis:
+    """One synthesis under way: its question, and in the end its response."""
+
+    def __init__(self, query: QueryBundle) -> None:
+        self.query = query
+        self.response = Response(None)
+
+    def end(self, answer: Answer, nodes: list[NodeWithScore]) -> Response:
+        self.response = Response(answer.text, source_nodes=nodes, metadata={_ANSWER: answer})
+        return self.response
+
+
+async def _answer(answerer: Answerer, query: QueryBundle, nodes: list[NodeWithScore]) -> Answer:
+    started = time.perf_counter()
+    passages = [passage_from_node(node) for node in nodes]
+    vector = None if query.embedding is None else np.asarray(query.embedding, np.float32)
+    answer = await answerer.answer(query.query_str, passages, query_vector=vector)
+    milliseconds = (time.perf_counter() - started) * 1000
+    return replace(answer, timings_ms={**answer.timings_ms, "generate": milliseconds})
+
+
+def _nodes_of_texts(texts: Sequence[str]) -> list[NodeWithScore]:
+    return [
+        NodeWithScore(node=TextNode(id_=str(number), text=text), score=1.0)
+        for number, text in enumerate(texts)
+    ]
+
+
+def answer_of(response: RESPONSE_TYPE) -> Answer:
+    """Return the answer that a response carries; a foreign synthesizer's text without citations."""
+    answer = (response.metadata or {}).get(_ANSWER)
+    if isinstance(answer, Answer):
+        return answer
+    passages = tuple(passage_from_node(node) for node in response.source_nodes)
+    return Answer(text=str(response), citations=(), passages=passages, generator="llama_index")
+
+
+def _with_searches(answer: Answer, results: Sequence[SearchResult]) -> Answer:
+    timings: Counter[str] = Counter()
+    for result in results:
+        timings.update(result.timings_ms)
+    warnings = [warning for result in results for warning in result.warnings]
+    return replace(
+        answer,
+        timings_ms={**timings, **answer.timings_ms},
+        warnings=tuple(dict.fromkeys([*warnings, *answer.warnings])),
+    )
