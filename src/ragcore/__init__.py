@@ -7,7 +7,7 @@ neither LlamaIndex nor Docling; names are loaded when they are first used.
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ragcore.runtime import Rag
+    from ragcore.rag import Rag
 
 __all__ = ["Rag", "__version__"]
 __version__ = "0.1.0"
@@ -15,7 +15,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name == "Rag":
-        from ragcore.runtime import Rag
+        from ragcore.rag import Rag
 
         return Rag
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

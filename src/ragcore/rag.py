@@ -1,0 +1,575 @@
+"""`Rag`: the library's front door, for notebooks, scripts and the command line."""
+
+import asyncio
+import gzip
+import hashlib
+import tempfile
+from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from ragcore.errors import InvalidInput, Rejected
+from ragcore.flows.submit import Upload, markdown_key
+from ragcore.model import (
+    Answer,
+    Collection,
+    ConvertedDocument,
+    DeletionReceipt,
+    Document,
+    Filter,
+    Job,
+    JobFailure,
+    Passage,
+    ReadingReport,
+    SearchMode,
+    SearchResult,
+)
+from ragcore.ports import ConversionRequest, Converter, Embedder
+from ragcore.runtime import Runtime, as_embedder, open_converter, open_runtime
+from ragcore.settings import Settings
+from ragcore.steps.filtering import parse_filter
+from ragcore.steps.identity import checked_collection, id_from_uri
+
+if TYPE_CHECKING:
+    from llama_index.core.base.base_retriever import BaseRetriever
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.vector_stores.types import BasePydanticVectorStore
+    from llama_index.vector_stores.supabase import SupabaseVectorStore
+
+Source = str | Path | bytes
+Filters = Mapping[str, Any] | Filter
+OnProgress = Callable[[Job], None]
+
+_INLINE_BACKOFF = (timedelta(seconds=1), timedelta(seconds=5))
+"""Somebody waits for the answer: give up sooner than a worker would."""
+
+
+@dataclass(frozen=True, slots=True)
+class Conversion:
+    """A file as it was understood; nothing of it is stored."""
+
+    document: ConvertedDocument
+    markdown: str
+    docling_json: str
+    """The DoclingDocument."""
+
+
+class Rag:
+    """Documents in, cited answers out, over one default collection.
+
+    Opened by `await Rag.open()` and closed by `await rag.close()`, or by `async with Rag.open()`.
+    Every method that changes something may be repeated safely.
+    """
+
+    def __init__(self, runtime: Runtime, stack: AsyncExitStack, collection: str) -> None:
+        self._runtime = runtime
+        self._stack = stack
+        self.collection = collection
+        """The collection used when a call names none."""
+
+    @classmethod
+    def open(
+        cls,
+        settings: Settings | None = None,
+        *,
+        collection: str | None = None,
+        data_dir: str | Path | None = None,
+        embedding: "Embedder | BaseEmbedding | None" = None,
+    ) -> "Opening":
+        """Open everything: to be awaited, or used by `async with`.
+
+        Settings come from the environment when none are given; without a configured database an
+        embedded PostgreSQL is started, or joined, in `data_dir`. `embedding` replaces the
+        configured model. Raises CollectionMismatch when the collection was made with another
+        model, Unsupported and Unavailable and their children.
+        """
+        settings = settings or Settings()
+        if data_dir is not None:
+            settings = settings.model_copy(update={"data_dir": Path(data_dir).resolve()})
+        return Opening(settings, collection or settings.collection, embedding)
+
+    async def close(self) -> None:
+        """Close all connections and children. The embedded server stops with its last user."""
+        await self._stack.aclose()
+
+    @property
+    def runtime(self) -> Runtime:
+        """The open resources and flows underneath, for what this class does not offer."""
+        return self._runtime
+
+    # --- documents in ----------------------------------------------------------------------
+
+    async def ingest(
+        self,
+        source: Source,
+        *,
+        collection: str | None = None,
+        document_id: str | None = None,
+        title: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        filename: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> list[Job]:
+        """Make a file, a folder of files, or bytes searchable, and return how each ended.
+
+        A file is known by its path: ingesting it again replaces it when it changed and does
+        nothing when it did not. A document that can't be read is a failed job, not an exception.
+        Raises InvalidInput for arguments that can't be meant, Unavailable when a server is away.
+        """
+        if isinstance(source, bytes):
+            upload = self._upload(
+                collection=collection,
+                document_id=document_id,
+                title=title,
+                metadata=metadata,
+                filename=filename,
+            )
+            return [await self._ingest_bytes(source, upload, on_progress)]
+        files = _files(source)
+        if document_id is not None and len(files) != 1:
+            raise InvalidInput(
+                f"document_id {document_id!r} names one document; {source!r} is many"
+            )
+        upload = self._upload(
+            collection=collection, document_id=document_id, title=title, metadata=metadata
+        )
+        return [job async for job in self._ingest_files(files, upload, on_progress)]
+
+    async def ingest_text(
+        self,
+        text: str,
+        *,
+        collection: str | None = None,
+        document_id: str | None = None,
+        title: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        filename: str = "text.txt",
+        on_progress: OnProgress | None = None,
+    ) -> Job:
+        """Make a text searchable; `filename="text.md"` says that it is Markdown."""
+        upload = self._upload(
+            collection=collection,
+            document_id=document_id,
+            title=title,
+            metadata=metadata,
+            filename=filename,
+        )
+        return await self._ingest_bytes(text.encode(errors="replace"), upload, on_progress)
+
+    def ingest_many(
+        self,
+        sources: Iterable[str | Path],
+        *,
+        collection: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> AsyncIterator[Job]:
+        """Ingest files and folders several at a time; yields each job as it ends."""
+        files = [file for source in sources for file in _files(source)]
+        upload = self._upload(collection=collection, metadata=metadata)
+        return self._ingest_files(files, upload, on_progress)
+
+    async def convert(
+        self,
+        source: str | Path | bytes,
+        *,
+        filename: str | None = None,
+        password: str | None = None,
+    ) -> Conversion:
+        """Read a file and store nothing. Raises UnsupportedFormat, ConversionError …"""
+        return await convert(
+            self._runtime.settings,
+            source,
+            filename=filename,
+            password=password,
+            runtime=self._runtime,
+        )
+
+    # --- questions -------------------------------------------------------------------------
+
+    async def search(
+        self,
+        question: str,
+        *,
+        collection: str | Sequence[str] | None = None,
+        top_k: int | None = None,
+        mode: SearchMode = "hybrid",
+        filters: Filters | None = None,
+        explain: bool = False,
+    ) -> SearchResult:
+        """Return the passages that fit a question, best first.
+
+        Raises CollectionNotFound, InvalidFilter, InvalidInput, Unavailable.
+        """
+        return await self._runtime.search(
+            question,
+            collection=self.collection if collection is None else collection,
+            top_k=self._top_k(top_k),
+            mode=mode,
+            filters=_filter(filters),
+            explain=explain,
+        )
+
+    async def ask(
+        self,
+        question: str,
+        *,
+        collection: str | Sequence[str] | None = None,
+        top_k: int | None = None,
+        mode: SearchMode = "hybrid",
+        filters: Filters | None = None,
+        explain: bool = False,
+        generate: bool = True,
+    ) -> Answer:
+        """Answer a question from the documents, with citations checked against them.
+
+        Without a language model, or with `generate` False, the answer is made of the passages'
+        own best sentences. Raises as `search` does.
+        """
+        engine = self.query_engine(
+            collection=collection, top_k=top_k, mode=mode, filters=filters, explain=explain
+        )
+        return await engine.answer(question, generate=generate)
+
+    # --- LlamaIndex ------------------------------------------------------------------------
+
+    def retriever(
+        self,
+        *,
+        collection: str | Sequence[str] | None = None,
+        top_k: int | None = None,
+        mode: SearchMode = "hybrid",
+        filters: Filters | None = None,
+        explain: bool = False,
+    ) -> "BaseRetriever":
+        """Return a LlamaIndex retriever over the collection."""
+        from ragcore.llamaindex.retriever import RagRetriever
+
+        return RagRetriever(
+            self._runtime.search,
+            collection=self.collection if collection is None else collection,
+            top_k=self._top_k(top_k),
+            mode=mode,
+            filters=_filter(filters),
+            explain=explain,
+        )
+
+    def query_engine(
+        self,
+        *,
+        collection: str | Sequence[str] | None = None,
+        top_k: int | None = None,
+        mode: SearchMode = "hybrid",
+        filters: Filters | None = None,
+        explain: bool = False,
+    ) -> Any:
+        """Return the LlamaIndex query engine that `ask` runs through."""
+        from ragcore.llamaindex.query_engine import RagQueryEngine
+
+        retriever = self.retriever(
+            collection=collection, top_k=top_k, mode=mode, filters=filters, explain=explain
+        )
+        return RagQueryEngine(retriever, self._runtime.answerer)
+
+    def vector_store(self, *, collection: str | None = None) -> "BasePydanticVectorStore":
+        """Return a LlamaIndex vector store over the collection's chunks."""
+        raise NotImplementedError
+
+    def supabase_vector_store(self, *, collection: str | None = None) -> "SupabaseVectorStore":
+        """Return the stock Supabase vector store over the same collection, for reading.
+
+        Raises MissingExtra without `ragcore[supabase]`.
+        """
+        from ragcore.llamaindex.supabase import supabase_vector_store
+
+        return supabase_vector_store(
+            self._runtime.database_url,
+            collection=collection or self.collection,
+            dimension=self._runtime.embedder.spec.dimension,
+        )
+
+    # --- documents and collections ---------------------------------------------------------
+
+    async def documents(
+        self,
+        *,
+        collection: str | None = None,
+        filters: Filters | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> Sequence[Document]:
+        """Return documents in order of their ids, after the id `after`."""
+        return await self._runtime.catalog.documents(
+            collection or self.collection, filters=_filter(filters), limit=limit, after=after
+        )
+
+    async def document(self, document_id: str, *, collection: str | None = None) -> Document:
+        """Raises DocumentNotFound."""
+        return await self._runtime.catalog.document(collection or self.collection, document_id)
+
+    async def reading_report(
+        self, document_id: str, *, collection: str | None = None
+    ) -> ReadingReport:
+        """Tell how well a document could be read. Raises DocumentNotFound."""
+        return await self._runtime.catalog.reading_report(
+            collection or self.collection, document_id
+        )
+
+    async def chunks(self, document_id: str, *, collection: str | None = None) -> Sequence[Passage]:
+        """Return a document's chunks in reading order."""
+        return await self._runtime.chunks.document_chunks(
+            collection or self.collection, document_id
+        )
+
+    async def markdown(self, document_id: str, *, collection: str | None = None) -> str:
+        """Return a document as it was understood. Raises DocumentNotFound, BlobNotFound."""
+        document = await self.document(document_id, collection=collection)
+        if document.version_id is None:
+            raise InvalidInput(f"document {document_id!r} has not been read yet")
+        pieces = [p async for p in self._runtime.blobs.open(markdown_key(document.version_id))]
+        return b"".join(pieces).decode()
+
+    async def update(
+        self,
+        document_id: str,
+        *,
+        collection: str | None = None,
+        title: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+    ) -> Document:
+        """Change a document's title or metadata; nothing is embedded again."""
+        return await self._runtime.catalog.update_document(
+            collection or self.collection, document_id, title=title, metadata=metadata
+        )
+
+    async def delete(
+        self, document_ids: str | Sequence[str], *, collection: str | None = None
+    ) -> DeletionReceipt:
+        """Remove documents, their chunks and files; ids that don't exist are not in the receipt."""
+        ids = [document_ids] if isinstance(document_ids, str) else list(document_ids)
+        return await self._runtime.forget.documents(collection or self.collection, ids)
+
+    async def collections(self) -> Sequence[tuple[Collection, int, int]]:
+        """Return every collection with its number of documents and of chunks."""
+        return await self._runtime.collections.list()
+
+    async def create_collection(
+        self, name: str, *, language: str | None = None, strict: bool = False
+    ) -> Collection:
+        """Open a collection, made when it is missing. Raises CollectionMismatch, InvalidInput."""
+        return await self._runtime.open_collection(
+            checked_collection(name), language=language, strict=strict
+        )
+
+    async def delete_collection(self, name: str) -> DeletionReceipt:
+        """Remove a collection and all in it. Raises CollectionNotFound."""
+        return await self._runtime.forget.collection(name)
+
+    # --- helpers ---------------------------------------------------------------------------
+
+    def _upload(
+        self,
+        *,
+        collection: str | None = None,
+        document_id: str | None = None,
+        title: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        filename: str | None = None,
+    ) -> Upload:
+        return Upload(
+            collection=collection or self.collection,
+            document_id=document_id,
+            title=title,
+            metadata=metadata,
+            filename=filename,
+        )
+
+    async def _ingest_bytes(
+        self, content: bytes, upload: Upload, on_progress: OnProgress | None
+    ) -> Job:
+        await self._runtime.open_collection(upload.collection)
+        job = await self._runtime.submit.stream(_single(content), upload)
+        return await self._finish(job, on_progress)
+
+    async def _ingest_files(
+        self, files: Sequence[Path], upload: Upload, on_progress: OnProgress | None
+    ) -> AsyncIterator[Job]:
+        """Keep a few more files under way than are converted at once, so that neither the
+        conversion children nor the embedding threads wait for the other."""
+        await self._runtime.open_collection(upload.collection)
+        waiting = iter(files)
+        under_way: set[asyncio.Task[Job]] = set()
+        most = self._runtime.settings.conversion.processes + 2
+        try:
+            while True:
+                while len(under_way) < most and (file := next(waiting, None)) is not None:
+                    task = self._ingest_file(file, upload, on_progress)
+                    under_way.add(asyncio.create_task(task))
+                if not under_way:
+                    return
+                done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)
+                for task in done:
+                    yield task.result()
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _ingest_file(self, file: Path, upload: Upload, on_progress: OnProgress | None) -> Job:
+        """Ingest one of perhaps many files: one that can't be taken must not stop the others."""
+        upload = replace(upload, filename=file.name, uri=file.as_uri())
+        try:
+            sha256, size = await asyncio.to_thread(_hashed, file)
+            job = await self._runtime.submit.file(file, upload, sha256=sha256, size=size)
+        except (Rejected, OSError) as error:
+            return _refused(upload, error)
+        return await self._finish(job, on_progress)
+
+    async def _finish(self, job: Job, on_progress: OnProgress | None) -> Job:
+        """Run the job here, unless a worker is faster, and return how it ended."""
+        catalog = self._runtime.catalog
+        work = replace(self._runtime.work, backoff=_INLINE_BACKOFF)
+        try:
+            while not job.is_finished:
+                ran = await work.next(job_id=job.job_id, on_progress=on_progress)
+                job = ran or await catalog.job(job.job_id)
+                if not job.is_finished:
+                    await asyncio.sleep(0.2)
+        except asyncio.CancelledError:
+            await asyncio.shield(catalog.cancel(job.job_id))
+            raise
+        if on_progress is not None:
+            on_progress(job)
+        return job
+
+    def _top_k(self, top_k: int | None) -> int:
+        return self._runtime.settings.search.top_k if top_k is None else top_k
+
+
+class Opening:
+    """What `Rag.open` returns: await it, or enter it."""
+
+    def __init__(
+        self, settings: Settings, collection: str, embedding: "Embedder | BaseEmbedding | None"
+    ) -> None:
+        self._settings = settings
+        self._collection = checked_collection(collection)
+        self._embedding = embedding
+        self._rag: Rag | None = None
+
+    def __await__(self) -> Generator[Any, None, Rag]:
+        return self._open().__await__()
+
+    async def __aenter__(self) -> Rag:
+        self._rag = await self._open()
+        return self._rag
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        assert self._rag is not None
+        await self._rag.close()
+
+    async def _open(self) -> Rag:
+        async with AsyncExitStack() as stack:
+            embedder = None if self._embedding is None else as_embedder(self._embedding)
+            runtime = await stack.enter_async_context(
+                open_runtime(self._settings, embedder=embedder)
+            )
+            await runtime.open_collection(self._collection)
+            return Rag(runtime, stack.pop_all(), self._collection)
+
+
+async def convert(
+    settings: Settings,
+    source: Source,
+    *,
+    filename: str | None = None,
+    password: str | None = None,
+    converter: Converter | None = None,
+) -> Conversion:
+    """Read one file without any database. Raises UnsupportedFormat, ConversionError …"""
+    reader = converter or open_converter(settings)
+    tokenizer = "bundled" if settings.embedding.provider == "bundled" else "bytes"
+    with tempfile.TemporaryDirectory(prefix="ragcore-convert-") as directory:
+        path = Path(directory, "original")
+        if isinstance(source, bytes):
+            path.write_bytes(source)
+        else:
+            path, filename = Path(source).resolve(), filename or Path(source).name
+        request = ConversionRequest(
+            path=path,
+            filename=filename,
+            mime_type=None,
+            directory=Path(directory),
+            max_tokens=settings.chunking.max_tokens,
+            tokenizer=tokenizer,
+            seed=filename or "",
+            password=password,
+        )
+        try:
+            document = await reader.convert(request)
+        finally:
+            if converter is None:
+                await reader.aclose()
+        return Conversion(
+            document=document,
+            markdown=Path(document.markdown_path).read_text() if document.markdown_path else "",
+            docling_json=_gunzipped(document.docling_path),
+        )
+
+
+def _gunzipped(path: str | None) -> str:
+    return "" if path is None else gzip.decompress(Path(path).read_bytes()).decode()
+
+
+def _filter(filters: Filters | None) -> Filter | None:
+    return parse_filter(filters) if isinstance(filters, Mapping) else filters
+
+
+def _files(source: str | Path) -> list[Path]:
+    """Return the file, or the files of the folder, in order; hidden ones are left out."""
+    text = str(source)
+    if "://" in text:
+        raise InvalidInput(f"{text[:200]!r} is a URL; only files and folders can be ingested here")
+    path = Path(source).expanduser().resolve()
+    if path.is_dir():
+        return sorted(
+            file
+            for file in path.rglob("*")
+            if file.is_file()
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        )
+    if not path.is_file():
+        raise InvalidInput(f"there is no file {text[:200]!r}; for a text use ingest_text")
+    return [path]
+
+
+def _hashed(path: Path) -> tuple[bytes, int]:
+    """Return a file's SHA-256 and its size in bytes."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest(), file.tell()
+
+
+def _refused(upload: Upload, error: Rejected | OSError) -> Job:
+    """Return the failed job of a file that never got into the catalogue."""
+    code = error.code if isinstance(error, Rejected) else InvalidInput.code
+    return Job(
+        job_id=uuid4(),
+        collection=upload.collection,
+        document_id=upload.document_id or id_from_uri(upload.uri or ""),
+        status="failed",
+        error=JobFailure(code, str(error), retryable=False),
+    )
+
+
+async def _single(content: bytes) -> AsyncIterator[bytes]:
+    yield content

@@ -1,0 +1,242 @@
+"""Settings → open resources → flows → closed resources. The only wiring.
+
+Nothing is opened on import, and what is costly to import is imported where it is opened.
+"""
+
+import os
+import socket
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from uuid import uuid4
+
+from ragcore.errors import MissingExtra
+from ragcore.flows.embedding import Embedding
+from ragcore.flows.forget import Forget, SweepOrphans
+from ragcore.flows.ingest import Ingest
+from ragcore.flows.search import Search
+from ragcore.flows.submit import Submit
+from ragcore.flows.work import Work
+from ragcore.model import Collection
+from ragcore.ports import (
+    Answerer,
+    BlobStore,
+    Catalog,
+    ChunkStore,
+    Collections,
+    Converter,
+    Doorbell,
+    Embedder,
+)
+from ragcore.settings import Settings
+from ragcore.steps.identity import pipeline_fingerprint
+
+if TYPE_CHECKING:
+    from ragcore.adapters.postgres.pool import Pool
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """Everything open and wired, for as long as the block of `open_runtime` lasts."""
+
+    settings: Settings
+    database_url: str
+    pool: "Pool"
+    catalog: Catalog
+    collections: Collections
+    chunks: ChunkStore
+    blobs: BlobStore
+    converter: Converter
+    embedder: Embedding
+    answerer: Answerer
+    submit: Submit
+    work: Work
+    forget: Forget
+    sweep_orphans: SweepOrphans
+    search: Search
+    chunker: str
+
+    async def open_collection(
+        self, name: str, *, language: str | None = None, strict: bool = False
+    ) -> Collection:
+        """Open a collection, made on first use. Raises CollectionMismatch, InvalidInput."""
+        return await self.collections.open(
+            name,
+            embedding=self.embedder.spec,
+            chunker=self.chunker,
+            language=language,
+            strict=strict,
+        )
+
+
+@asynccontextmanager
+async def open_runtime(
+    settings: Settings, *, embedder: Embedder | None = None, doorbell: Doorbell | None = None
+) -> AsyncIterator[Runtime]:
+    """Open the database, the blob store and the models, and close them in reverse.
+
+    Starts the embedded PostgreSQL, or joins the one that runs, when no database is configured.
+    `embedder` replaces the configured embedding model. Raises Unsupported or one of its children
+    when this machine or the configuration lacks something, Unavailable when a server is away.
+    """
+    from ragcore.adapters.postgres.cache import PostgresEmbeddingCache
+    from ragcore.adapters.postgres.catalog import PostgresCatalog
+    from ragcore.adapters.postgres.chunks import PostgresChunks
+    from ragcore.adapters.postgres.collections import PostgresCollections
+    from ragcore.adapters.postgres.migrate import migrate
+    from ragcore.adapters.postgres.pool import open_pool
+
+    async with AsyncExitStack() as stack:
+        database_url = await _database_url(settings, stack)
+        await migrate(database_url)
+        pool = await stack.enter_async_context(open_pool(database_url, size=settings.database_pool))
+        catalog, collections = PostgresCatalog(pool), PostgresCollections(pool)
+        chunks = PostgresChunks(pool, exact_rows=settings.search.exact_rows)
+        blobs = await _blobs(settings, stack)
+        if embedder is None:
+            embedder = await open_embedder(settings)
+        stack.push_async_callback(embedder.aclose)
+        embedding = Embedding(
+            embedder,
+            cache=PostgresEmbeddingCache(pool),
+            batch_tokens=settings.embedding.batch_tokens,
+            concurrency=settings.embedding.concurrency,
+        )
+        converter = open_converter(settings)
+        stack.push_async_callback(converter.aclose)
+        max_tokens = min(settings.chunking.max_tokens, embedder.spec.max_tokens)
+        tokenizer = tokenizer_name(settings, embedder)
+        chunker = f"hybrid-1:{max_tokens}:{tokenizer.partition(':')[0]}"
+        ingest = Ingest(
+            catalog=catalog,
+            collections=collections,
+            blobs=blobs,
+            converter=converter,
+            embedding=embedding,
+            directory=_work_directory(settings),
+            chunker=chunker,
+            max_tokens=max_tokens,
+            tokenizer=tokenizer,
+        )
+        fingerprint = pipeline_fingerprint(f"{converter.fingerprint}|{chunker}", embedder.spec)
+        yield Runtime(
+            settings=settings,
+            database_url=database_url,
+            pool=pool,
+            catalog=catalog,
+            collections=collections,
+            chunks=chunks,
+            blobs=blobs,
+            converter=converter,
+            embedder=embedding,
+            answerer=_answerer(embedding),
+            submit=Submit(
+                catalog=catalog,
+                blobs=blobs,
+                doorbell=doorbell,
+                fingerprint=fingerprint,
+                max_bytes=settings.conversion.max_file_mb * 2**20,
+            ),
+            work=Work(catalog=catalog, ingest=ingest, owner=_owner()),
+            forget=Forget(catalog=catalog, collections=collections, blobs=blobs),
+            sweep_orphans=SweepOrphans(catalog=catalog, blobs=blobs),
+            search=Search(chunks=chunks, embedder=embedding, candidates=settings.search.candidates),
+            chunker=chunker,
+        )
+
+
+# --- single resources, for callers that need no more ---------------------------------------
+
+
+def open_converter(settings: Settings) -> Converter:
+    """Return a converter; its children start with the first file."""
+    from ragcore.adapters.docling.converter import ConversionOptions, DoclingConverter
+
+    return DoclingConverter(ConversionOptions(**settings.conversion.model_dump()))
+
+
+async def open_embedder(settings: Settings) -> Embedder:
+    """Return the configured embedding model; a bundled one loads with its first text."""
+    embedding = settings.embedding
+    if embedding.provider == "ollama":
+        from ragcore.adapters.models.ollama import OllamaEmbedder
+
+        return await OllamaEmbedder.open(
+            url=settings.ollama.url,
+            model=embedding.model,
+            query_prefix=embedding.query_prefix,
+            document_prefix=embedding.document_prefix,
+            tokenizer_file=embedding.tokenizer_file,
+            max_tokens=embedding.max_tokens,
+            timeout_seconds=embedding.timeout_seconds,
+            concurrency=embedding.concurrency,
+        )
+    from ragcore.adapters.models.bundled import BundledEmbedder
+
+    return BundledEmbedder(threads=embedding.threads, engine=embedding.engine)
+
+
+def tokenizer_name(settings: Settings, embedder: Embedder) -> str:
+    """Name the token counter that conversion children load for this model."""
+    if embedder.spec.model.startswith("bundled:"):
+        return "bundled"
+    if settings.embedding.tokenizer_file is not None:
+        return f"file:{settings.embedding.tokenizer_file.resolve()}"
+    return "bytes"
+
+
+async def _database_url(settings: Settings, stack: AsyncExitStack) -> str:
+    if settings.database_url is not None:
+        return settings.database_url.get_secret_value()
+    from ragcore.embedded import embedded_servers
+
+    servers = await stack.enter_async_context(embedded_servers(settings.data_dir, valkey=False))
+    return servers.database_url
+
+
+async def _blobs(settings: Settings, stack: AsyncExitStack) -> BlobStore:
+    if settings.blobs_url is None:
+        from ragcore.adapters.blobs.folder import FolderBlobs
+
+        return FolderBlobs(settings.data_dir / "blobs")
+    from ragcore.adapters.blobs.s3 import S3Blobs
+
+    blobs = S3Blobs.from_url(settings.blobs_url.get_secret_value())
+    stack.push_async_callback(blobs.aclose)
+    await blobs.prepare()
+    return blobs
+
+
+def _answerer(embedder: Embedder) -> Answerer:
+    from ragcore.adapters.models.extractive import ExtractiveAnswerer
+
+    return ExtractiveAnswerer(embedder)
+
+
+def _work_directory(settings: Settings) -> Path:
+    """Return a directory beside the blobs, where fetching a file is a link and not a copy."""
+    directory = settings.data_dir / "work"
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+    except OSError:
+        return Path(tempfile.gettempdir())
+    return directory
+
+
+def _owner() -> str:
+    return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
+
+
+def as_embedder(model: Any) -> Embedder:
+    """Return a port's Embedder for it, or for any LlamaIndex `BaseEmbedding`."""
+    if hasattr(model, "embed_documents") and hasattr(model, "spec"):
+        embedder: Embedder = model
+        return embedder
+    try:
+        from ragcore.adapters.models.llama import LlamaIndexEmbedder
+    except ImportError as error:
+        raise MissingExtra("LlamaIndex is not installed: `pip install ragcore`") from error
+    return LlamaIndexEmbedder(model)
