@@ -20,6 +20,7 @@ import redis
 
 from ragcore.embedded import EmbeddedServers, embedded_servers
 from ragcore.embedded.machine import package_directory
+from ragcore.embedded.run_directory import RunDirectory
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
@@ -62,7 +63,8 @@ def with_database(url: str, name: str) -> str:
 
 @contextmanager
 def running_servers(data_dir: Path, **options: object) -> Iterator[EmbeddedServers]:
-    """Hold embedded servers from code that is not asynchronous."""
+    """Hold embedded servers from code that is not asynchronous; they are gone when it ends."""
+    options = {"grace_seconds": 0.0, **options}
     with asyncio.Runner() as runner:
         context = embedded_servers(data_dir, **options)  # type: ignore[arg-type]
         servers = runner.run(context.__aenter__())
@@ -70,6 +72,11 @@ def running_servers(data_dir: Path, **options: object) -> Iterator[EmbeddedServe
             yield servers
         finally:
             runner.run(context.__aexit__(None, None, None))
+            for server in ("postgres", "valkey"):
+                if gone := RunDirectory(data_dir, server).wait_for_lock(
+                    "supervisor", timeout_seconds=60
+                ):
+                    gone.release()
 
 
 @contextmanager
@@ -104,7 +111,7 @@ def embedded() -> Iterator[EmbeddedServers]:
     """The session's PostgreSQL and Valkey; quick, because they may lose data in a power cut."""
     with (
         server_directory() as directory,
-        running_servers(directory / "data", durable=False, grace_seconds=0.0) as servers,
+        running_servers(directory / "data", durable=False) as servers,
     ):
         yield servers
 
@@ -153,9 +160,7 @@ def any_postgres_server(request: pytest.FixtureRequest) -> Iterator[TestServer]:
     home = package_directory(package) / directory
     with (
         server_directory() as root,
-        running_servers(
-            root / "data", valkey=False, postgres_home=home, durable=False, grace_seconds=0.0
-        ) as servers,
+        running_servers(root / "data", valkey=False, postgres_home=home, durable=False) as servers,
     ):
         yield TestServer(servers.database_url)
 

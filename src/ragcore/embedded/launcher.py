@@ -185,6 +185,7 @@ class Lease:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                cwd="/",  # what lies in the caller's directory must not shadow modules
                 start_new_session=True,
             )
         finally:
