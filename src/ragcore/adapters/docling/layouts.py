@@ -1,0 +1,415 @@
+"""The `fast` PDF profile as Docling plugins: a layout model, a table model, and their pipeline.
+
+Docling chooses a model by the type of its options; `FastPipeline` is Docling's own PDF pipeline
+with the models below, so pages, reading order and assembly stay Docling's. Imported in conversion
+children only. A stage that raises costs Docling the whole batch of pages, so every model here falls
+back to plain lines where the rules fail on a page, and reports that page.
+"""
+
+import logging
+from collections.abc import Iterable, Sequence
+from typing import Any, ClassVar
+
+from docling.backend.docling_parse_backend import ThreadedDoclingParseDocumentBackend
+from docling.datamodel.base_models import (
+    Cluster,
+    DoclingComponentType,
+    ErrorItem,
+    FailureCategory,
+    LayoutPrediction,
+    Page,
+    Table,
+    TableStructurePrediction,
+)
+from docling.datamodel.document import ConversionResult
+from docling.datamodel.pipeline_options import (
+    BaseLayoutOptions,
+    BaseTableStructureOptions,
+    LayoutPostprocessorOptions,
+)
+from docling.models.base_layout_model import BaseLayoutModel
+from docling.models.base_table_model import BaseTableStructureModel
+from docling.models.stages.layout.layout_postprocessing_model import LayoutPostprocessingModel
+from docling.models.stages.page_preprocessing.page_preprocessing_model import (
+    PagePreprocessingModel,
+    PagePreprocessingOptions,
+)
+from docling.pipeline.standard_pdf_pipeline import StandardPdfPipeline
+from docling_core.types.doc import BoundingBox, DocItemLabel, TableCell
+from docling_core.types.doc.page import BoundingRectangle, TextCell
+
+from ragcore.adapters.docling.rules import Block, Line, Span, enclosing, lay_out
+from ragcore.adapters.docling.tables import Cell, grid_of
+from ragcore.model import Box
+
+_log = logging.getLogger(__name__)
+
+_LABELS = {
+    "heading": DocItemLabel.SECTION_HEADER,
+    "list": DocItemLabel.LIST_ITEM,
+    "text": DocItemLabel.TEXT,
+    "contents": DocItemLabel.TEXT,
+    "code": DocItemLabel.CODE,
+    "furniture": DocItemLabel.PAGE_FOOTER,
+    "table": DocItemLabel.TABLE,
+}
+_SMALLEST_PICTURE = 40.0
+"""Points: bitmaps that are smaller either way are icons and rules, not pictures."""
+
+HeadingStyles = dict[tuple[int, int, int], float]
+"""Size of a heading's letters by its page and the left and top of its box in whole points."""
+
+
+class RulesLayoutOptions(BaseLayoutOptions):
+    """Selects `RulesLayout`."""
+
+    kind: ClassVar[str] = "ragcore_rules"
+
+
+class RulesTableOptions(BaseTableStructureOptions):
+    """Selects `RulesTables`."""
+
+    kind: ClassVar[str] = "ragcore_rules_tables"
+
+
+class RulesLayout(BaseLayoutModel):  # type: ignore[misc]
+    """Finds headings, lists, paragraphs, tables and page numbers by the rules of `rules.py`."""
+
+    requires_layout_postprocessing = False
+
+    def __init__(self, *, options: RulesLayoutOptions, **_: Any) -> None:
+        self.options = options
+        self.heading_styles: HeadingStyles = {}
+
+    @classmethod
+    def get_options_type(cls) -> type[RulesLayoutOptions]:
+        return RulesLayoutOptions
+
+    def predict_layout(
+        self, conv_res: ConversionResult, pages: Sequence[Page]
+    ) -> Sequence[LayoutPrediction]:
+        return [self.predict_page(conv_res, page) for page in pages]
+
+    def predict_page(self, conv_res: ConversionResult, page: Page) -> LayoutPrediction:
+        """Return the page's clusters. Never raises: a failing rule costs structure, not text."""
+        try:
+            clusters = self._clusters(page)
+        except Exception as error:
+            _log.exception("layout rules failed on page %d", page.page_no)
+            conv_res.errors.append(_page_warning(page.page_no, "layout rules", error))
+            clusters = _plain_clusters(page)
+        return LayoutPrediction(clusters=clusters)
+
+    def _clusters(self, page: Page) -> list[Cluster]:
+        cells = list(page.cells)
+        size = page.size
+        blocks = lay_out(
+            spans_of(cells, size.height), rulings_of(page), width=size.width, height=size.height
+        )
+        clusters = [_cluster(number, block, cells) for number, block in enumerate(blocks)]
+        for block in blocks:
+            if block.label == "heading":
+                self.heading_styles[style_key(page.page_no, block.box)] = block.style
+        return clusters + _pictures(page, first_id=len(clusters))
+
+
+class RulesTables(BaseTableStructureModel):  # type: ignore[misc]
+    """Finds rows and columns of a table by its gaps and rulings."""
+
+    def __init__(self, *, options: RulesTableOptions, enabled: bool = True, **_: Any) -> None:
+        self.options = options
+        self.enabled = enabled
+
+    @classmethod
+    def get_options_type(cls) -> type[RulesTableOptions]:
+        return RulesTableOptions
+
+    def predict_tables(
+        self, conv_res: ConversionResult, pages: Sequence[Page]
+    ) -> Sequence[TableStructurePrediction]:
+        return [self._page_tables(conv_res, page) for page in pages]
+
+    def _page_tables(self, conv_res: ConversionResult, page: Page) -> TableStructurePrediction:
+        prediction = TableStructurePrediction()
+        layout = page.predictions.layout
+        for cluster in layout.clusters if layout else []:
+            if cluster.label != DocItemLabel.TABLE or not cluster.cells:
+                continue
+            try:
+                table = _table(cluster, page)
+            except Exception as error:
+                _log.exception("table rules failed on page %d", page.page_no)
+                conv_res.errors.append(_page_warning(page.page_no, "table rules", error))
+                table = _one_column(cluster, page)
+            prediction.table_map[cluster.id] = table
+        return prediction
+
+
+# --- the pipeline --------------------------------------------------------------------------
+
+
+class RenderOnDemand(PagePreprocessingModel):  # type: ignore[misc]
+    """Docling's page preparation without a picture of every page: only OCR and ONNX need one."""
+
+    def _populate_page_images(self, page: Page) -> Page:
+        return page
+
+
+class LayoutAfterOcr(LayoutPostprocessingModel):  # type: ignore[misc]
+    """Lays out recognised pages; in Docling's order layout comes before OCR and sees no text."""
+
+    def __init__(self, layout: RulesLayout) -> None:
+        super().__init__(options=LayoutPostprocessorOptions(run_postprocessor=False))
+        self.layout = layout
+
+    def postprocess_layout(
+        self, conv_res: ConversionResult, pages: Sequence[Page]
+    ) -> Sequence[LayoutPrediction]:
+        for page in pages:
+            if any(cell.from_ocr for cell in page.cells):
+                page.predictions.layout = self.layout.predict_page(conv_res, page)
+        predictions: Sequence[LayoutPrediction] = super().postprocess_layout(conv_res, pages)
+        return predictions
+
+
+class FastPipeline(StandardPdfPipeline):  # type: ignore[misc]
+    """Docling's PDF pipeline with the models of this module."""
+
+    layout_model: RulesLayout
+
+    def _init_models(self) -> None:
+        super()._init_models()
+        self.preprocessing_model = RenderOnDemand(PagePreprocessingOptions(images_scale=None))
+        self.layout_postprocessing_model = LayoutAfterOcr(self.layout_model)
+
+    def take_heading_styles(self) -> HeadingStyles:
+        """Return the styles seen since the last call."""
+        styles, self.layout_model.heading_styles = self.layout_model.heading_styles, {}
+        return styles
+
+
+class TextLines(ThreadedDoclingParseDocumentBackend):  # type: ignore[misc]
+    """Docling's PDF parser told to give lines and rulings, and neither words nor page pictures.
+
+    Docling's own backend computes shapes only together with a rendered page, which takes twice the
+    time of the parsing itself.
+    """
+
+    def __init__(self, in_doc: Any, path_or_stream: Any, options: Any = None) -> None:
+        import docling.backend.docling_parse_backend as backend
+
+        original = backend._make_docling_parse_page_content_config
+
+        def lines_and_rulings(**wanted: Any) -> Any:
+            return original(**(wanted | {"create_words": False, "compute_shapes": True}))
+
+        # The constructor builds and loads the parser in one go and offers no option for these two;
+        # a child reads one document at a time, so the swap is not seen by anyone else.
+        backend._make_docling_parse_page_content_config = lines_and_rulings
+        try:
+            super().__init__(in_doc, path_or_stream, options)
+        finally:
+            backend._make_docling_parse_page_content_config = original
+
+
+def install() -> None:
+    """Register the plugins in Docling's factories, once a process; safe to repeat.
+
+    Docling's own table models import torch when their plugin is listed, so that list is replaced
+    by ours: without it no PDF pipeline starts where torch is not installed.
+    """
+    import docling.models.plugins.defaults as defaults
+    from docling.models.factories import get_layout_factory, get_table_structure_factory
+
+    def tables() -> dict[str, list[type]]:
+        return {"table_structure_engines": [RulesTables]}
+
+    defaults.table_structure_engines = tables
+    get_table_structure_factory(allow_external_plugins=False)
+    factory = get_layout_factory(allow_external_plugins=False)
+    if RulesLayoutOptions not in factory.classes:
+        factory.register(RulesLayout, "ragcore", __name__)
+
+
+# --- between Docling's values and ours -----------------------------------------------------
+
+
+def spans_of(cells: Iterable[TextCell], page_height: float) -> list[Span]:
+    """Translate Docling's text cells; `index` is a cell's position in `cells`."""
+    spans = []
+    for index, cell in enumerate(cells):
+        box = cell.rect.to_bounding_box().to_top_left_origin(page_height)
+        font = str(getattr(cell, "font_name", "")).lower()
+        spans.append(
+            Span(
+                *_sides(box),
+                cell.text,
+                is_bold=any(word in font for word in ("bold", "black", "heavy", "semibold")),
+                is_italic=any(word in font for word in ("italic", "oblique")),
+                is_mono=any(word in font for word in ("mono", "courier", "consol", "typewriter")),
+                index=index,
+            )
+        )
+    return spans
+
+
+def rulings_of(page: Page) -> list[Box]:
+    """Return the straight lines drawn on the page, as thin boxes; none for a scan."""
+    lines = page._backend.get_shape_lines() if page._backend is not None else None
+    return [_sides(box) for box in lines or ()]
+
+
+def style_key(page_no: int, box: Box) -> tuple[int, int, int]:
+    return page_no, round(box[0]), round(box[1])
+
+
+def _cluster(number: int, block: Block, cells: Sequence[TextCell]) -> Cluster:
+    if block.label == "table":
+        chosen = [cells[span.index] for span in block.spans]
+    else:
+        chosen = [_line_cell(line, cells) for line in block.lines]
+    return Cluster(
+        id=number,
+        label=_LABELS[block.label],
+        bbox=_bounding(block.box),
+        confidence=1.0,
+        cells=chosen,
+    )
+
+
+def _line_cell(line: Line, cells: Sequence[TextCell]) -> TextCell:
+    """Return one cell for a line: Docling joins cells by a space, also inside a word."""
+    first = cells[line.spans[0].index]
+    if len(line.spans) == 1:
+        return first
+    text = joined(line.spans)
+    rect = BoundingRectangle.from_bounding_box(_bounding(enclosing(line.spans)))
+    return TextCell(
+        index=first.index,
+        rect=rect,
+        text=text,
+        orig=text,
+        from_ocr=first.from_ocr,
+        confidence=first.confidence,
+    )
+
+
+def joined(spans: Sequence[Span]) -> str:
+    """Join the spans of a line, with a space where there is a gap; right to left where they are."""
+    text = spans[0].text
+    ordered = list(spans)
+    if _is_right_to_left("".join(span.text for span in spans)):
+        ordered.reverse()
+        text = ordered[0].text
+    for before, after in zip(ordered, ordered[1:], strict=False):
+        gap = max(after.left - before.right, before.left - after.right)
+        text += after.text if gap < 0.12 * before.height else " " + after.text
+    return text
+
+
+def _is_right_to_left(text: str) -> bool:
+    right_to_left = sum("\u0590" <= character <= "\u08ff" for character in text)
+    return right_to_left * 2 > sum(character.isalpha() for character in text)
+
+
+def _plain_clusters(page: Page) -> list[Cluster]:
+    """Return one paragraph per line, for a page whose layout could not be told."""
+    return [
+        Cluster(
+            id=number,
+            label=DocItemLabel.TEXT,
+            bbox=cell.rect.to_bounding_box().to_top_left_origin(page.size.height),
+            confidence=0.0,
+            cells=[cell],
+        )
+        for number, cell in enumerate(page.cells)
+        if cell.text.strip()
+    ]
+
+
+def _pictures(page: Page, *, first_id: int) -> list[Cluster]:
+    """Return the bitmaps that are big enough to be pictures and don't fill the page (a scan)."""
+    area = page.size.width * page.size.height
+    boxes = [] if page._backend is None else page._backend.get_bitmap_rects()
+    pictures = [
+        box
+        for box in boxes
+        if min(box.width, box.height) > _SMALLEST_PICTURE and box.width * box.height < 0.8 * area
+    ]
+    return [
+        Cluster(id=number, label=DocItemLabel.PICTURE, bbox=box, confidence=1.0)
+        for number, box in enumerate(pictures, start=first_id)
+    ]
+
+
+def _table(cluster: Cluster, page: Page) -> Table:
+    spans = spans_of(cluster.cells, page.size.height)
+    box = _sides(cluster.bbox)
+    rulings = [ruling for ruling in rulings_of(page) if _is_within(ruling, box)]
+    grid = grid_of(spans, rulings, body=_median_height(spans))
+    return _docling_table(cluster, page, grid.cells, rows=grid.rows, columns=grid.columns)
+
+
+def _one_column(cluster: Cluster, page: Page) -> Table:
+    spans = spans_of(cluster.cells, page.size.height)
+    cells = [Cell(row, 0, [span]) for row, span in enumerate(spans)]
+    return _docling_table(cluster, page, cells, rows=len(cells), columns=1)
+
+
+def _docling_table(
+    cluster: Cluster, page: Page, cells: Sequence[Cell], *, rows: int, columns: int
+) -> Table:
+    return Table(
+        otsl_seq=[],
+        table_cells=[_docling_cell(cell) for cell in cells],
+        num_rows=rows,
+        num_cols=columns,
+        id=cluster.id,
+        page_no=page.page_no,
+        cluster=cluster,
+        label=cluster.label,
+    )
+
+
+def _docling_cell(cell: Cell) -> TableCell:
+    return TableCell(
+        text=cell.text,
+        bbox=_bounding(enclosing(cell.spans)),
+        col_span=cell.columns,
+        start_row_offset_idx=cell.row,
+        end_row_offset_idx=cell.row + 1,
+        start_col_offset_idx=cell.column,
+        end_col_offset_idx=cell.column + cell.columns,
+        column_header=cell.row == 0,
+    )
+
+
+def _page_warning(page_no: int, what: str, error: Exception) -> ErrorItem:
+    return ErrorItem(
+        component_type=DoclingComponentType.MODEL,
+        module_name=__name__,
+        error_message=f"{what} failed on page {page_no}: {error}",
+        category=FailureCategory.INFERENCE_FAILURE,
+        page_no=page_no,
+    )
+
+
+def _sides(box: BoundingBox) -> Box:
+    return box.l, min(box.t, box.b), box.r, max(box.t, box.b)
+
+
+def _bounding(box: Box) -> BoundingBox:
+    return BoundingBox(l=box[0], t=box[1], r=box[2], b=box[3])
+
+
+def _is_within(inner: Box, outer: Box, slack: float = 3.0) -> bool:
+    return (
+        inner[0] >= outer[0] - slack
+        and inner[1] >= outer[1] - slack
+        and inner[2] <= outer[2] + slack
+        and inner[3] <= outer[3] + slack
+    )
+
+
+def _median_height(spans: Sequence[Span]) -> float:
+    return sorted(span.height for span in spans)[len(spans) // 2]
