@@ -12,7 +12,7 @@ other one is blind. Here each leg speaks on an absolute scale and falls silent b
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import exp
+from math import exp, pow
 from typing import Final
 
 from ragcore.model import Candidate, Candidates, Explanation, SearchMode
@@ -106,7 +106,7 @@ def _value(
     share = _share(candidate.bm25, best_bm25)
     if mode == "keyword":
         return share
-    spoken = _KEYWORD_WEIGHT * share**_SHARE_POWER
+    spoken = _KEYWORD_WEIGHT * pow(share, _SHARE_POWER)
     if candidate.cosine is None:
         return spoken
     foreign = is_foreign(candidate.passage.language, question_language)
@@ -155,7 +155,7 @@ def _weights(candidates: Candidates, mode: SearchMode, best_bm25: float) -> Mapp
     if mode != "hybrid":
         return {"vector": float(mode == "vector"), "keyword": float(mode == "keyword")}
     shares = (_share(candidate.bm25, best_bm25) for candidate in candidates.candidates)
-    spoken = _KEYWORD_WEIGHT * max(shares, default=0.0) ** _SHARE_POWER
+    spoken = _KEYWORD_WEIGHT * pow(max(shares, default=0.0), _SHARE_POWER)
     has_vectors = any(candidate.cosine is not None for candidate in candidates.candidates)
     heard = float(has_vectors)
     total = heard + spoken

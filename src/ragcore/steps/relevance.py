@@ -12,7 +12,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ragcore.model import Vectors
+from ragcore.model import EmbeddingSpec, Vectors
+from ragcore.ports import Embedder
 
 _LEAST_SPREAD: Final = 0.02
 """A model that tells hits from noise by less than this is read as if it did so by this much."""
@@ -50,6 +51,33 @@ class Probe:
 
     question: Mapping[str, str]
     passage: Mapping[str, str]
+
+
+async def calibration_of(embedder: Embedder) -> Calibration:
+    """Return the model's calibration, measured on the probes at its first use (32 short texts).
+
+    Raises ModelUnavailable.
+    """
+    spec = embedder.spec
+    known = MEASURED.get(spec.model) or _measured_here.get(spec)
+    if known is None:
+        known = _measured_here[spec] = await _measure(embedder)
+    return known
+
+
+_measured_here: dict[EmbeddingSpec, Calibration] = {}
+"""Two callers that arrive together measure twice and write the same."""
+
+
+async def _measure(embedder: Embedder) -> Calibration:
+    questions, passages = {}, {}
+    for language in ("en", "ru"):
+        asked = [await embedder.embed_query(probe.question[language]) for probe in PROBES]
+        questions[language] = np.stack(asked)
+        passages[language] = await embedder.embed_documents(
+            [probe.passage[language] for probe in PROBES]
+        )
+    return calibrate(questions, passages)
 
 
 def calibrate(questions: Mapping[str, Vectors], passages: Mapping[str, Vectors]) -> Calibration:
@@ -126,8 +154,8 @@ PROBES: Final[Sequence[Probe]] = (
         passage={
             "en": "Tides are caused by the gravity of the Moon and, to a lesser degree, of the Sun "
             "acting on the oceans.",
-            "ru": "Приливы вызывает притяжение Луны и, в меньшей степени, Солнца, которое действует "
-            "на океаны.",
+            "ru": "Приливы вызывает притяжение Луны и, в меньшей степени, Солнца, которое "
+            "действует на океаны.",
         },
     ),
     Probe(
@@ -138,8 +166,8 @@ PROBES: Final[Sequence[Probe]] = (
         passage={
             "en": "Either party may end this contract in writing with a notice period of thirty "
             "days.",
-            "ru": "Каждая из сторон может расторгнуть договор, письменно уведомив другую сторону за "
-            "тридцать дней.",
+            "ru": "Каждая из сторон может расторгнуть договор, письменно уведомив другую сторону "
+            "за тридцать дней.",
         },
     ),
     Probe(

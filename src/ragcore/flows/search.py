@@ -1,0 +1,248 @@
+"""A question → passages: embed it, ask both legs in one round trip, fuse, keep the best."""
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from time import perf_counter
+
+from ragcore.errors import InvalidInput
+from ragcore.model import (
+    AllOf,
+    Candidates,
+    Condition,
+    Filter,
+    Passage,
+    SearchMode,
+    SearchResult,
+    Vector,
+)
+from ragcore.ports import ChunkStore, Embedder
+from ragcore.steps.fusing import Fusion, Ranked, fuse
+from ragcore.steps.languages import detect
+from ragcore.steps.relevance import Calibration, calibration_of
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    text: str
+    language: str | None
+    vector: Vector | None
+    calibration: Calibration
+    mode: SearchMode
+    filters: Filter | None
+    limit: int
+
+
+@dataclass(slots=True)
+class _Stopwatch:
+    """Milliseconds per stage; a stage that runs twice adds up."""
+
+    milliseconds: dict[str, float] = field(default_factory=dict)
+    _last: float = field(default_factory=perf_counter)
+
+    def lap(self, stage: str) -> None:
+        now = perf_counter()
+        self.milliseconds[stage] = self.milliseconds.get(stage, 0.0) + (now - self._last) * 1000
+        self._last = now
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """Find the passages that answer a question, in one collection or in several at once."""
+
+    chunks: ChunkStore
+    embedder: Embedder
+    candidates: int = 50
+    """Proposals taken from each leg before fusion."""
+    merge_neighbours: bool = False
+    """Join passages that follow one another in a document under the same heading."""
+
+    async def __call__(
+        self,
+        question: str,
+        *,
+        collection: str | Sequence[str] = "default",
+        top_k: int = 6,
+        mode: SearchMode = "hybrid",
+        filters: Filter | None = None,
+        explain: bool = False,
+    ) -> SearchResult:
+        """Return at most `top_k` passages, best first; none when nothing matches.
+
+        Scores of several collections are comparable, since one model embeds the question for all.
+        Raises InvalidInput (blank question), CollectionNotFound, InvalidFilter, CollectionMismatch,
+        ModelUnavailable and StoreUnavailable.
+        """
+        names = _names(collection)
+        stopwatch = _Stopwatch()
+        asked = await self._understand(question, mode, filters, max(self.candidates, top_k))
+        stopwatch.lap("embed")
+        found = await asyncio.gather(*(self._retrieve(name, asked) for name in names))
+        stopwatch.lap("retrieve")
+        fusions = [_fused(candidates, asked) for candidates in found]
+        passages = _best(fusions, top_k, explain=explain)
+        if self.merge_neighbours:
+            passages = joined_neighbours(passages)
+        stopwatch.lap("fuse")
+        return SearchResult(
+            passages=tuple(passages),
+            timings_ms=stopwatch.milliseconds,
+            warnings=tuple(self._warnings(asked, found)),
+            weights=_mean_weights(fusions),
+        )
+
+    async def _understand(
+        self, question: str, mode: SearchMode, filters: Filter | None, limit: int
+    ) -> _Question:
+        text = question.replace("\0", " ").strip()
+        if not text:
+            raise InvalidInput(f"the question {question!r} is blank: ask something")
+        language, vector, calibration = await asyncio.gather(
+            asyncio.to_thread(detect, text),
+            self._embed(text, mode),
+            self._calibration(mode),
+        )
+        return _Question(
+            text=text,
+            language=language,
+            vector=vector,
+            calibration=calibration,
+            mode=mode,
+            filters=filters,
+            limit=limit,
+        )
+
+    async def _embed(self, text: str, mode: SearchMode) -> Vector | None:
+        return None if mode == "keyword" else await self.embedder.embed_query(text)
+
+    async def _calibration(self, mode: SearchMode) -> Calibration:
+        if mode != "hybrid":
+            return Calibration(noise=0.0, hit=1.0)
+        return await calibration_of(self.embedder)
+
+    async def _retrieve(self, collection: str, asked: _Question) -> Candidates:
+        """Return both legs' proposals, and the best of the other languages where there are some.
+
+        Passages in the question's own language crowd out the others: a model puts unrelated text
+        in the same language above a good match in another one. So those get places of their own.
+        """
+        found = await self._ask(collection, asked, asked.filters)
+        if asked.mode != "hybrid" or not _hides_languages(found, asked):
+            return found
+        foreign = Condition(field="language", operator="ne", value=asked.language)
+        parts = (foreign,) if asked.filters is None else (foreign, asked.filters)
+        return _united(found, await self._ask(collection, asked, AllOf(parts)))
+
+    async def _ask(self, collection: str, asked: _Question, filters: Filter | None) -> Candidates:
+        return await self.chunks.candidates(
+            collection,
+            vector=asked.vector,
+            text=None if asked.mode == "vector" else asked.text,
+            filters=filters,
+            vector_limit=asked.limit,
+            keyword_limit=asked.limit,
+        )
+
+    def _warnings(self, asked: _Question, found: Iterable[Candidates]) -> Iterable[str]:
+        spoken = self.embedder.spec.languages
+        is_embedded = asked.mode != "keyword"
+        if is_embedded and spoken is not None and asked.language not in (*spoken, None):
+            yield (
+                f"the embedding model {self.embedder.spec.model!r} was not made for "
+                f"{asked.language!r}: choose a multilingual model for this collection"
+            )
+        if missing := sum(candidates.shortfall for candidates in found):
+            yield f"{missing} passages match the filter and could not be ranked"
+
+
+def joined_neighbours(passages: Sequence[Passage]) -> list[Passage]:
+    """Join passages that follow one another in a document under the same heading.
+
+    The joined one has the id of its first chunk, the best score, and all places; offsets of
+    citations count in its text. Stays in order of the best score.
+    """
+    groups: list[list[Passage]] = []
+    for passage in sorted(passages, key=_reading_order):
+        if groups and _continues(groups[-1][-1], passage):
+            groups[-1].append(passage)
+        else:
+            groups.append([passage])
+    return sorted((_joined(group) for group in groups), key=lambda joined: -joined.score)
+
+
+def _names(collection: str | Sequence[str]) -> list[str]:
+    names = [collection] if isinstance(collection, str) else list(dict.fromkeys(collection))
+    if not names:
+        raise InvalidInput("no collection is named: name at least one to search in")
+    return names
+
+
+def _hides_languages(found: Candidates, asked: _Question) -> bool:
+    own = found.languages.get(asked.language or "", 0)
+    others = sum(found.languages.values()) - own
+    is_complete = found.total_chunks <= len(found.candidates)
+    return bool(own and others and asked.calibration.language_gap > 0 and not is_complete)
+
+
+def _united(found: Candidates, foreign: Candidates) -> Candidates:
+    known = {candidate.passage.chunk_id for candidate in found.candidates}
+    added = tuple(
+        replace(candidate, vector_rank=None, keyword_rank=None)
+        for candidate in foreign.candidates
+        if candidate.passage.chunk_id not in known
+    )
+    return replace(
+        found,
+        candidates=found.candidates + added,
+        shortfall=found.shortfall + foreign.shortfall,
+    )
+
+
+def _fused(candidates: Candidates, asked: _Question) -> Fusion:
+    return fuse(
+        candidates,
+        mode=asked.mode,
+        calibration=asked.calibration,
+        question_language=asked.language,
+    )
+
+
+def _best(fusions: Iterable[Fusion], top_k: int, *, explain: bool) -> list[Passage]:
+    ranked = [one for fusion in fusions for one in fusion.ranked]
+    ranked.sort(key=lambda one: -one.value)
+    return [_passage(one, rank, explain) for rank, one in enumerate(ranked[:top_k], start=1)]
+
+
+def _passage(ranked: Ranked, rank: int, explain: bool) -> Passage:
+    explanation = replace(ranked.explanation, fused_rank=rank) if explain else None
+    return replace(ranked.candidate.passage, score=ranked.score, explanation=explanation)
+
+
+def _mean_weights(fusions: Sequence[Fusion]) -> Mapping[str, float]:
+    return {
+        leg: sum(fusion.weights[leg] for fusion in fusions) / len(fusions)
+        for leg in ("vector", "keyword")
+    }
+
+
+def _reading_order(passage: Passage) -> tuple[str, str, int]:
+    return passage.collection, passage.document_id, passage.ordinal
+
+
+def _continues(first: Passage, second: Passage) -> bool:
+    return (
+        (first.collection, first.document_id, first.headings)
+        == (second.collection, second.document_id, second.headings)
+    ) and second.ordinal == first.ordinal + 1
+
+
+def _joined(group: Sequence[Passage]) -> Passage:
+    if len(group) == 1:
+        return group[0]
+    return replace(
+        group[0],
+        text="\n\n".join(passage.text for passage in group),
+        score=max(passage.score for passage in group),
+        places=tuple(place for passage in group for place in passage.places),
+        elements=tuple(element for passage in group for element in passage.elements),
+    )
