@@ -334,6 +334,10 @@ class Catalog(Protocol):
         """In order of document_id, after that id when one is given."""
         ...
 
+    async def reading_report(self, collection: str, document_id: str) -> ReadingReport:
+        """How well the version in place could be read. Raises DocumentNotFound."""
+        ...
+
     async def update_document(
         self,
         collection: str,

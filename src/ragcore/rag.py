@@ -182,12 +182,13 @@ class Rag:
         password: str | None = None,
     ) -> Conversion:
         """Read a file and store nothing. Raises UnsupportedFormat, ConversionError …"""
+        runtime = self._runtime
         return await convert(
-            self._runtime.settings,
+            runtime.settings,
             source,
             filename=filename,
             password=password,
-            runtime=self._runtime,
+            converter=runtime.converter,
         )
 
     # --- questions -------------------------------------------------------------------------
@@ -408,8 +409,8 @@ class Rag:
         try:
             while True:
                 while len(under_way) < most and (file := next(waiting, None)) is not None:
-                    task = self._ingest_file(file, upload, on_progress)
-                    under_way.add(asyncio.create_task(task))
+                    work = self._ingest_file(file, upload, on_progress)
+                    under_way.add(asyncio.create_task(work))
                 if not under_way:
                     return
                 done, under_way = await asyncio.wait(under_way, return_when=asyncio.FIRST_COMPLETED)

@@ -16,7 +16,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from ragcore.adapters.postgres import chunks, filters, sql
+from ragcore.adapters.postgres import chunks, sql
 from ragcore.adapters.postgres.errors import translated
 from ragcore.errors import (
     CollectionNotFound,
@@ -543,6 +543,8 @@ def _is_repeat(current: Mapping[str, Any], sha256: bytes, fingerprint: str) -> b
 def _document_filter(filter_: Filter | None) -> tuple[str, Mapping[str, Any]]:
     if filter_ is None:
         return "true", {}
+    from ragcore.adapters.postgres import filters
+
     return filters.document_condition(filter_)
 
 

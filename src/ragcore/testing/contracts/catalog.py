@@ -1,0 +1,345 @@
+"""What every `ports.Catalog` promises."""
+
+import asyncio
+from dataclasses import replace
+from datetime import timedelta
+from hashlib import sha256
+from uuid import UUID, uuid4
+
+import numpy as np
+import pytest
+
+from ragcore.errors import (
+    CollectionNotFound,
+    DocumentNotFound,
+    IdempotencyConflict,
+    JobNotFound,
+    LeaseLost,
+)
+from ragcore.model import AllOf, Chunk, Condition, Filter, JobFailure, ReadingReport
+from ragcore.ports import Catalog, IndexedVersion, Lease, Submission
+
+HOLD = timedelta(seconds=60)
+FAILURE = JobFailure("conversion_failed", "the parser crashed", retryable=False)
+
+
+def submission(
+    text: str, *, document_id: str = "a", fingerprint: str = "one", **changes: object
+) -> Submission:
+    made = Submission(
+        collection="default",
+        document_id=document_id,
+        version_id=uuid4(),
+        sha256=sha256(text.encode()).digest(),
+        size_bytes=len(text),
+        fingerprint=fingerprint,
+    )
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+def indexed(*texts: str, title: str | None = None) -> IndexedVersion:
+    """A converted version with vectors of three dimensions."""
+    vectors = np.eye(3, dtype=np.float32)[np.arange(len(texts)) % 3]
+    return IndexedVersion(
+        chunks=[
+            Chunk(f"{uuid4()}", number, text, text, len(text.split()))
+            for number, text in enumerate(texts)
+        ],
+        vectors=vectors,
+        title=title,
+        language="en",
+        extracted={"author": "Ann"},
+        report=ReadingReport(parser="test", profile="text", mime_type="text/plain"),
+        timings_ms={"convert": 1.0},
+    )
+
+
+async def claimed(catalog: Catalog, job_id: UUID, *, lease: timedelta = HOLD) -> Lease:
+    found = await catalog.claim(owner="me", lease=lease, job_id=job_id)
+    assert found is not None
+    return found
+
+
+async def ingest(catalog: Catalog, made: Submission, *texts: str) -> Lease:
+    """Submit and put in place."""
+    job = (await catalog.submit(made)).job
+    lease = await claimed(catalog, job.job_id)
+    await catalog.put_in_place(lease, indexed(*texts))
+    return lease
+
+
+class CatalogContract:
+    """Subclass, supply a `catalog` fixture with a collection `default`, inherit the tests."""
+
+    # --- submitting and working ------------------------------------------------------------
+
+    async def test_a_submission_becomes_a_document(self, catalog: Catalog) -> None:
+        submitted = await catalog.submit(submission("one", title="Given", metadata={"year": 2024}))
+        assert submitted.needs_blob
+        assert submitted.job.status == "queued"
+        lease = await claimed(catalog, submitted.job.job_id)
+        assert lease.job.status == "running"
+        settled = await catalog.put_in_place(lease, indexed("one", "two", title="Found"))
+        assert settled.outcome == "created"
+        job = await catalog.job(submitted.job.job_id)
+        assert (job.status, job.outcome, job.chunks) == ("succeeded", "created", 2)
+        assert job.timings_ms == {"convert": 1.0}
+        document = await catalog.document("default", "a")
+        assert (document.title, document.chunks, document.language) == ("Given", 2, "en")
+        assert document.metadata == {"year": 2024}
+        assert document.extracted == {"author": "Ann"}
+        report = await catalog.reading_report("default", "a")
+        assert report.mime_type == "text/plain"
+
+    async def test_a_title_found_in_the_file_is_the_second_choice(self, catalog: Catalog) -> None:
+        job = (await catalog.submit(submission("one"))).job
+        await catalog.put_in_place(
+            await claimed(catalog, job.job_id), indexed("one", title="Found")
+        )
+        assert (await catalog.document("default", "a")).title == "Found"
+
+    async def test_a_collection_must_exist(self, catalog: Catalog) -> None:
+        with pytest.raises(CollectionNotFound, match="nowhere"):
+            await catalog.submit(submission("one", collection="nowhere"))
+
+    async def test_the_same_bytes_again_are_unchanged(self, catalog: Catalog) -> None:
+        first = await ingest(catalog, submission("one"), "one")
+        again = submission("one")
+        job = await catalog.settle_unchanged(again)
+        assert job is not None
+        assert (job.status, job.outcome, job.chunks) == ("succeeded", "unchanged", 1)
+        submitted = await catalog.submit(again)
+        assert (submitted.job.outcome, submitted.needs_blob) == ("unchanged", False)
+        assert (await catalog.document("default", "a")).version_id == first.version_id
+
+    async def test_other_metadata_on_the_same_bytes_updates(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one", metadata={"year": 1}), "one")
+        job = await catalog.settle_unchanged(submission("one", metadata={"year": 2}))
+        assert job is not None
+        assert job.outcome == "updated"
+        assert (await catalog.document("default", "a")).metadata == {"year": 2}
+
+    async def test_metadata_that_is_not_given_stays(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one", metadata={"year": 1}, title="Kept"), "one")
+        await ingest(catalog, submission("two"), "two")
+        assert (await catalog.document("default", "a")).metadata == {"year": 1}
+
+    async def test_another_pipeline_is_work(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one"), "one")
+        assert await catalog.settle_unchanged(submission("one", fingerprint="two")) is None
+        assert (await catalog.submit(submission("one", fingerprint="two"))).needs_blob
+
+    async def test_a_new_version_replaces_the_old(self, catalog: Catalog) -> None:
+        old = await ingest(catalog, submission("one"), "one", "more")
+        job = (await catalog.submit(submission("two"))).job
+        settled = await catalog.put_in_place(await claimed(catalog, job.job_id), indexed("two"))
+        assert (settled.outcome, settled.retired) == ("updated", (old.version_id,))
+        assert (await catalog.document("default", "a")).chunks == 1
+        assert await catalog.are_live([old.version_id]) == set()
+
+    async def test_the_order_of_arrival_decides(self, catalog: Catalog) -> None:
+        old = (await catalog.submit(submission("one"))).job
+        slow = await claimed(catalog, old.job_id)
+        new = await ingest(catalog, submission("two"), "two")
+        settled = await catalog.put_in_place(slow, indexed("one"))
+        assert (settled.outcome, settled.retired) == ("superseded", (slow.version_id,))
+        assert (await catalog.document("default", "a")).version_id == new.version_id
+        assert (await catalog.job(old.job_id)).outcome == "superseded"
+
+    async def test_older_jobs_that_nobody_holds_end_with_a_newer_version(
+        self, catalog: Catalog
+    ) -> None:
+        old = (await catalog.submit(submission("one"))).job
+        newer = (await catalog.submit(submission("two"))).job
+        lease = await claimed(catalog, newer.job_id)
+        await catalog.put_in_place(lease, indexed("two"))
+        assert (await catalog.job(old.job_id)).outcome == "superseded"
+        assert await catalog.claim(owner="me", lease=HOLD) is None
+
+    async def test_older_bytes_sent_again_are_newer(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one"), "one")
+        await catalog.submit(submission("two"))
+        assert await catalog.settle_unchanged(submission("one")) is None
+
+    async def test_a_repeat_that_was_queued_is_settled_without_work(self, catalog: Catalog) -> None:
+        first = (await catalog.submit(submission("one"))).job
+        second = (await catalog.submit(submission("one"))).job
+        await catalog.put_in_place(await claimed(catalog, first.job_id), indexed("one"))
+        lease = await claimed(catalog, second.job_id)
+        settled = await catalog.settle_repeated(lease)
+        assert settled is not None
+        assert (settled.outcome, settled.retired) == ("unchanged", (lease.version_id,))
+
+    async def test_work_that_is_needed_is_not_settled(self, catalog: Catalog) -> None:
+        job = (await catalog.submit(submission("one"))).job
+        assert await catalog.settle_repeated(await claimed(catalog, job.job_id)) is None
+
+    # --- idempotency -----------------------------------------------------------------------
+
+    async def test_an_idempotency_key_gives_the_first_answer(self, catalog: Catalog) -> None:
+        first = await catalog.submit(submission("one", idempotency_key="k"))
+        again = await catalog.submit(submission("one", idempotency_key="k"))
+        assert again.job.job_id == first.job.job_id
+        assert not again.needs_blob
+
+    async def test_an_idempotency_key_with_another_body_conflicts(self, catalog: Catalog) -> None:
+        await catalog.submit(submission("one", idempotency_key="k"))
+        with pytest.raises(IdempotencyConflict, match="'k'"):
+            await catalog.submit(submission("two", idempotency_key="k"))
+
+    async def test_idempotency_keys_are_apart_by_scope(self, catalog: Catalog) -> None:
+        first = await catalog.submit(
+            submission("one", idempotency_key="k", idempotency_scope="ann")
+        )
+        other = await catalog.submit(
+            submission("two", idempotency_key="k", idempotency_scope="bob")
+        )
+        assert first.job.job_id != other.job.job_id
+
+    # --- leases ----------------------------------------------------------------------------
+
+    async def test_the_best_job_goes_first(self, catalog: Catalog) -> None:
+        await catalog.submit(submission("one", document_id="a"))
+        await catalog.submit(submission("two", document_id="b"))
+        await catalog.submit(submission("three", document_id="c", priority=5))
+        assert [job.document_id for job in await catalog.waiting()] == ["c", "a", "b"]
+        order = [await catalog.claim(owner="me", lease=HOLD) for _ in range(4)]
+        assert [lease and lease.job.document_id for lease in order] == ["c", "a", "b", None]
+
+    async def test_a_job_has_one_holder(self, catalog: Catalog) -> None:
+        await catalog.submit(submission("one"))
+        leases = await asyncio.gather(*(catalog.claim(owner=f"{n}", lease=HOLD) for n in range(8)))
+        assert len([lease for lease in leases if lease is not None]) == 1
+
+    async def test_who_lost_the_lease_writes_nothing(self, catalog: Catalog) -> None:
+        job = (await catalog.submit(submission("one"))).job
+        slow = await claimed(catalog, job.job_id, lease=timedelta(seconds=-1))
+        assert [j.job_id for j in await catalog.release_expired()] == [job.job_id]
+        assert await catalog.release_expired() == []
+        fast = await claimed(catalog, job.job_id)
+        assert fast.job.attempts == 2
+        for call in (
+            catalog.renew(slow, duration=HOLD, stage="storing", progress=1.0),
+            catalog.put_in_place(slow, indexed("slow")),
+            catalog.fail(slow, FAILURE),
+            catalog.retry(slow, FAILURE, after=timedelta()),
+        ):
+            with pytest.raises(LeaseLost):
+                await call
+        await catalog.put_in_place(fast, indexed("fast", "er"))
+        assert (await catalog.document("default", "a")).chunks == 2
+        with pytest.raises(LeaseLost):
+            await catalog.put_in_place(fast, indexed("again"))
+
+    async def test_renewing_tells_the_progress(self, catalog: Catalog) -> None:
+        job = (await catalog.submit(submission("one"))).job
+        lease = await claimed(catalog, job.job_id)
+        await catalog.renew(lease, duration=HOLD, stage="embedding", progress=0.5)
+        seen = await catalog.job(job.job_id)
+        assert (seen.stage, seen.progress) == ("embedding", 0.5)
+
+    async def test_a_failed_update_leaves_the_old_version(self, catalog: Catalog) -> None:
+        old = await ingest(catalog, submission("one"), "one")
+        job = (await catalog.submit(submission("two"))).job
+        lease = await claimed(catalog, job.job_id)
+        await catalog.fail(lease, FAILURE)
+        failed = await catalog.job(job.job_id)
+        assert (failed.status, failed.error) == ("failed", FAILURE)
+        assert (await catalog.document("default", "a")).version_id == old.version_id
+        assert await catalog.are_live([old.version_id, lease.version_id]) == {
+            old.version_id,
+            lease.version_id,  # a retry by hand needs its file
+        }
+
+    async def test_a_retry_waits_its_time(self, catalog: Catalog) -> None:
+        job = (await catalog.submit(submission("one"))).job
+        await catalog.retry(await claimed(catalog, job.job_id), FAILURE, after=HOLD)
+        assert (await catalog.job(job.job_id)).status == "queued"
+        assert await catalog.claim(owner="me", lease=HOLD) is None
+        assert await catalog.waiting() == []
+
+    async def test_a_cancelled_job_takes_the_lease(self, catalog: Catalog) -> None:
+        job = (await catalog.submit(submission("one"))).job
+        lease = await claimed(catalog, job.job_id)
+        assert (await catalog.cancel(job.job_id)).status == "cancelled"
+        with pytest.raises(LeaseLost):
+            await catalog.put_in_place(lease, indexed("one"))
+
+    async def test_a_finished_job_is_not_cancelled(self, catalog: Catalog) -> None:
+        lease = await ingest(catalog, submission("one"), "one")
+        assert (await catalog.cancel(lease.job.job_id)).status == "succeeded"
+
+    async def test_jobs_are_told_by_what_they_are_for(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one", document_id="a"), "one")
+        await catalog.submit(submission("two", document_id="b"))
+        assert [j.document_id for j in await catalog.jobs()] == ["b", "a"]
+        assert [j.document_id for j in await catalog.jobs(status="queued")] == ["b"]
+        assert [j.document_id for j in await catalog.jobs(document_id="a")] == ["a"]
+        assert await catalog.jobs(collection="other") == []
+        with pytest.raises(JobNotFound):
+            await catalog.job(uuid4())
+
+    # --- documents -------------------------------------------------------------------------
+
+    async def test_documents_come_in_pages(self, catalog: Catalog) -> None:
+        for name in ("c", "a", "b"):
+            await ingest(catalog, submission(name, document_id=name), name)
+        await catalog.submit(submission("on its way", document_id="d"))
+        first = await catalog.documents("default", limit=2)
+        assert [d.document_id for d in first] == ["a", "b"]
+        rest = await catalog.documents("default", limit=2, after="b")
+        assert [d.document_id for d in rest] == ["c"]
+
+    @pytest.mark.parametrize(
+        ("filters", "expected"),
+        [
+            (Condition("year", "gte", 2), ["b"]),
+            (Condition("year", "ne", 1), ["b", "c"]),
+            (Condition("document_id", "in", ["a", "c"]), ["a", "c"]),
+            (Condition("language", "eq", "en"), ["a", "b", "c"]),
+            (AllOf((Condition("year", "exists", True), Condition("year", "lt", 2))), ["a"]),
+        ],
+    )
+    async def test_documents_are_filtered(
+        self, catalog: Catalog, filters: Filter, expected: list[str]
+    ) -> None:
+        await ingest(catalog, submission("one", document_id="a", metadata={"year": 1}), "one")
+        await ingest(catalog, submission("two", document_id="b", metadata={"year": 2}), "two")
+        await ingest(catalog, submission("three", document_id="c"), "three")
+        found = await catalog.documents("default", filters=filters)
+        assert [d.document_id for d in found] == expected
+
+    async def test_a_document_is_described_anew(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one", metadata={"year": 1}), "one")
+        changed = await catalog.update_document("default", "a", title="New")
+        assert (changed.title, changed.metadata) == ("New", {"year": 1})
+        changed = await catalog.update_document("default", "a", metadata={})
+        assert (changed.title, changed.metadata) == ("New", {})
+        with pytest.raises(DocumentNotFound, match="'b'"):
+            await catalog.update_document("default", "b", title="New")
+
+    async def test_forgetting_leaves_nothing(self, catalog: Catalog) -> None:
+        kept = await ingest(catalog, submission("one", document_id="kept"), "one")
+        gone = await ingest(catalog, submission("two", document_id="gone"), "two", "more")
+        waiting = (await catalog.submit(submission("three", document_id="gone"))).job
+        lease = await claimed(catalog, waiting.job_id)
+        versions = {gone.version_id, lease.version_id}
+        assert set(await catalog.version_ids("default", ["gone"])) == versions
+        receipt = await catalog.forget("default", ["gone", "unknown"])
+        assert (receipt.document_ids, receipt.chunks, receipt.versions) == (("gone",), 2, 2)
+        assert await catalog.are_live([kept.version_id, *versions]) == {kept.version_id}
+        with pytest.raises(DocumentNotFound):
+            await catalog.document("default", "gone")
+        with pytest.raises(LeaseLost):
+            await catalog.put_in_place(lease, indexed("three"))
+        assert (await catalog.job(waiting.job_id)).status == "cancelled"
+        assert (await catalog.forget("default", ["gone"])).document_ids == ()
+
+    async def test_a_forgotten_document_can_come_back(self, catalog: Catalog) -> None:
+        job = (await catalog.submit(submission("one"))).job
+        late = await claimed(catalog, job.job_id)
+        await catalog.forget("default", ["a"])
+        await ingest(catalog, submission("two"), "two")
+        with pytest.raises(LeaseLost):
+            await catalog.put_in_place(late, indexed("one"))
+        assert (await catalog.document("default", "a")).chunks == 1

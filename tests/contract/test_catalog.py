@@ -1,0 +1,49 @@
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import pytest
+
+from ragcore.adapters.postgres.catalog import PostgresCatalog
+from ragcore.adapters.postgres.collections import PostgresCollections
+from ragcore.adapters.postgres.pool import open_pool
+from ragcore.errors import LeaseLost
+from ragcore.model import EmbeddingSpec
+from ragcore.testing.contracts.catalog import (
+    HOLD,
+    CatalogContract,
+    indexed,
+    ingest,
+    submission,
+)
+
+SPEC = EmbeddingSpec(model="test:three", dimension=3, max_tokens=100)
+
+
+class TestPostgresCatalog(CatalogContract):
+    @pytest.fixture
+    async def catalog(self, database_url: str) -> AsyncIterator[PostgresCatalog]:
+        async with open_pool(database_url, size=8) as pool:
+            await PostgresCollections(pool).open("default", embedding=SPEC, chunker="test")
+            yield PostgresCatalog(pool)
+
+    async def test_uploads_deletions_and_workers_of_one_document_never_deadlock(
+        self, catalog: PostgresCatalog
+    ) -> None:
+        async def write(number: int) -> None:
+            for turn in range(5):
+                made = submission(f"{number} {turn}")
+                job = (await catalog.submit(made)).job
+                lease = await catalog.claim(owner="me", lease=HOLD, job_id=job.job_id)
+                if lease is not None:
+                    with suppress(LeaseLost):  # the document was forgotten meanwhile
+                        await catalog.put_in_place(lease, indexed("one", "two"))
+
+        async def forget() -> None:
+            for _ in range(10):
+                await catalog.forget("default", ["a"])
+                await asyncio.sleep(0.01)
+
+        await asyncio.gather(*(write(n) for n in range(4)), forget())
+        await ingest(catalog, submission("last"), "last")
+        assert (await catalog.document("default", "a")).chunks == 1
