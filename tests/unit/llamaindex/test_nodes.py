@@ -38,18 +38,8 @@ from ragcore.model import Chunk, Explanation, Passage, Place
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"), max_size=20)
 RESERVED = [
-    "page",
-    "title",
-    "document_id",
-    "collection",
-    "ordinal",
-    "bbox",
-    "document_metadata",
-    "text",
-    "doc_id",
-    "ref_doc_id",
-    "relationships",
-    "node_info",
+    *("page", "title", "document_id", "collection", "ordinal", "bbox", "document_metadata"),
+    *("text", "doc_id", "ref_doc_id", "relationships", "node_info"),
 ]
 names = st.sampled_from([*RESERVED, "year"]) | words
 scalars = st.one_of(

@@ -1,0 +1,270 @@
+"""The retriever and the query engine as LlamaIndex sees them, over a search in memory."""
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+from llama_index.core.base.response.schema import Response
+from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
+from llama_index.core.instrumentation import get_dispatcher  # type: ignore[attr-defined]
+from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.events import BaseEvent
+from llama_index.core.llms.mock import MockLLM
+from llama_index.core.postprocessor import SimilarityPostprocessor
+from llama_index.core.response_synthesizers import ResponseMode, get_response_synthesizer
+from llama_index.core.retrievers import QueryFusionRetriever
+from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
+from pydantic import Field
+
+from ragcore.llamaindex.bridge import Bridged
+from ragcore.llamaindex.query_engine import AnswererSynthesizer, RagQueryEngine, answer_of
+from ragcore.llamaindex.retriever import RagRetriever, search_results
+from ragcore.model import (
+    AllOf,
+    Answer,
+    Citation,
+    Condition,
+    Filter,
+    Passage,
+    SearchMode,
+    SearchResult,
+    Vector,
+)
+
+PASSAGES = (
+    Passage("c1", "guide", "default", 0, "The ferry leaves at nine.", 0.9),
+    Passage("c2", "guide", "default", 1, "Dogs travel free.", 0.4),
+)
+
+
+@dataclass
+class RecordedSearch:
+    """A search that finds what it is given, and remembers how it was asked."""
+
+    passages: tuple[Passage, ...] = PASSAGES
+    asked: list[dict[str, Any]] = field(default_factory=list)
+
+    async def __call__(
+        self,
+        question: str,
+        *,
+        collection: str | Sequence[str],
+        top_k: int,
+        mode: SearchMode,
+        filters: Filter | None,
+        explain: bool,
+    ) -> SearchResult:
+        await asyncio.sleep(0)
+        self.asked.append(
+            {"question": question, "collection": collection, "top_k": top_k, "mode": mode,
+             "filters": filters, "explain": explain}
+        )  # fmt: skip
+        return SearchResult(
+            self.passages[:top_k], {"embed": 1.0, "retrieve": 2.0}, warnings=("stale",)
+        )
+
+
+class FirstPassageAnswerer:
+    """Quotes the first passage whole; declines when there is none."""
+
+    name = "first"
+
+    def __init__(self) -> None:
+        self.vectors: list[Vector | None] = []
+
+    async def answer(
+        self, question: str, passages: Sequence[Passage], *, query_vector: Vector | None = None
+    ) -> Answer:
+        await asyncio.sleep(0)
+        self.vectors.append(query_vector)
+        if not passages:
+            return Answer("Nothing found.", (), (), no_answer_reason="no_relevant_passages")
+        best = passages[0]
+        citation = Citation(
+            1, best.chunk_id, best.document_id, best.collection, best.text, 0, len(best.text),
+            best.score, True,
+        )  # fmt: skip
+        return Answer(f"{best.text} [1]", (citation,), tuple(passages), generator=self.name)
+
+
+def retriever_over(search: RecordedSearch, **options: Any) -> RagRetriever:
+    return RagRetriever(Bridged.shared(search), collection="default", **options)
+
+
+def engine_over(search: RecordedSearch, **options: Any) -> RagQueryEngine:
+    synthesizer = AnswererSynthesizer(Bridged.shared(FirstPassageAnswerer()))
+    return RagQueryEngine(retriever_over(search), synthesizer, **options)
+
+
+# --- the retriever -------------------------------------------------------------------------
+
+
+async def test_a_retriever_asks_with_its_own_options() -> None:
+    search = RecordedSearch()
+    filters = MetadataFilters(filters=[MetadataFilter(key="year", value=2024)])
+    retriever = retriever_over(search, top_k=1, mode="keyword", filters=filters, explain=True)
+    nodes = await retriever.aretrieve("when?")
+    assert [(node.node_id, node.score) for node in nodes] == [("c1", 0.9)]
+    assert search.asked == [
+        {"question": "when?", "collection": "default", "top_k": 1, "mode": "keyword",
+         "filters": AllOf((Condition("year", "eq", 2024),)), "explain": True}
+    ]  # fmt: skip
+
+
+async def test_sync_and_async_retrieval_find_the_same_inside_a_running_loop() -> None:
+    retriever = retriever_over(RecordedSearch())
+    assert retriever.retrieve("when?") == await retriever.aretrieve("when?")
+
+
+def test_sync_retrieval_works_without_a_loop() -> None:
+    assert len(retriever_over(RecordedSearch()).retrieve("when?")) == 2
+
+
+async def test_timings_and_warnings_are_collected_for_whoever_asks() -> None:
+    retriever = retriever_over(RecordedSearch())
+    with search_results() as results:
+        await retriever.aretrieve("one")
+        retriever.retrieve("two")
+    await retriever.aretrieve("three")
+    assert [result.warnings for result in results] == [("stale",), ("stale",)]
+
+
+# --- the query engine ----------------------------------------------------------------------
+
+
+@pytest.fixture(params=["sync", "async"])
+def ask(request: pytest.FixtureRequest) -> Callable[[RagQueryEngine, str], Response]:
+    if request.param == "sync":
+        return lambda engine, question: engine.query(question)  # type: ignore[return-value]
+    return lambda engine, question: asyncio.run(engine.aquery(question))  # type: ignore[arg-type, return-value]
+
+
+Ask = Callable[[RagQueryEngine, str], Response]
+
+
+def test_a_response_carries_the_answer_and_its_sources(ask: Ask) -> None:
+    response = ask(engine_over(RecordedSearch()), "When does it leave?")
+    answer = answer_of(response)
+    assert str(response) == answer.text == "The ferry leaves at nine. [1]"
+    assert answer.citations[0].quote == "The ferry leaves at nine."
+    assert answer.passages == PASSAGES
+    assert [node.node_id for node in response.source_nodes] == ["c1", "c2"]
+    assert response.metadata is not None
+    assert response.metadata["answer"] is answer
+
+
+def test_an_answer_tells_the_time_of_each_stage_and_the_warnings(ask: Ask) -> None:
+    answer = answer_of(ask(engine_over(RecordedSearch()), "When?"))
+    assert answer.timings_ms["embed"] == 1.0
+    assert answer.timings_ms["retrieve"] == 2.0
+    assert answer.timings_ms["generate"] >= 0
+    assert answer.warnings == ("stale",)
+
+
+def test_the_answerer_says_why_there_is_no_answer(ask: Ask) -> None:
+    response = ask(engine_over(RecordedSearch(passages=())), "When?")
+    assert answer_of(response).no_answer_reason == "no_relevant_passages"
+    assert str(response) == "Nothing found."
+
+
+def test_node_postprocessors_stand_between_search_and_answer(ask: Ask) -> None:
+    cutoff = SimilarityPostprocessor(similarity_cutoff=0.5)
+    engine = engine_over(RecordedSearch(), node_postprocessors=[cutoff])
+    assert answer_of(ask(engine, "When?")).passages == PASSAGES[:1]
+
+
+async def test_ask_returns_the_answer_itself() -> None:
+    answer = await engine_over(RecordedSearch()).ask("When?")
+    assert answer.generator == "first"
+
+
+async def test_a_question_that_is_embedded_already_is_not_embedded_again() -> None:
+    from llama_index.core.schema import QueryBundle
+
+    answerer = FirstPassageAnswerer()
+    engine = RagQueryEngine(
+        retriever_over(RecordedSearch()), AnswererSynthesizer(Bridged.shared(answerer))
+    )
+    await engine.aquery(QueryBundle("When?", embedding=[0.5, 0.5]))
+    (vector,) = answerer.vectors
+    assert vector is not None
+    assert vector.tolist() == [0.5, 0.5]
+
+
+async def test_a_foreign_retriever_may_feed_the_engine() -> None:
+    retrievers = [retriever_over(RecordedSearch()), retriever_over(RecordedSearch())]
+    fusion = QueryFusionRetriever(
+        retrievers,  # type: ignore[arg-type]
+        llm=MockLLM(),
+        num_queries=1,
+        similarity_top_k=2,
+        mode="reciprocal_rerank",  # type: ignore[arg-type]
+    )
+    synthesizer = AnswererSynthesizer(Bridged.shared(FirstPassageAnswerer()))
+    answer = await RagQueryEngine(fusion, synthesizer).ask("When?")
+    assert [replace(passage, score=0.0) for passage in answer.passages] == [
+        replace(passage, score=0.0) for passage in PASSAGES
+    ]
+    assert answer.timings_ms["embed"] == 2.0
+
+
+async def test_a_foreign_synthesizer_gives_an_answer_without_citations() -> None:
+    synthesizer = get_response_synthesizer(
+        llm=MockLLM(max_tokens=5), response_mode=ResponseMode.COMPACT
+    )
+    engine = RagQueryEngine(retriever_over(RecordedSearch()), synthesizer)
+    answer = await engine.ask("When?")
+    assert answer.text
+    assert answer.citations == ()
+    assert answer.passages == PASSAGES
+    assert answer.warnings == ("stale",)
+
+
+def test_the_synthesizer_answers_from_bare_texts() -> None:
+    synthesizer = AnswererSynthesizer(Bridged.shared(FirstPassageAnswerer()))
+    assert synthesizer.get_response("When?", ["At nine."]) == "At nine. [1]"
+    assert asyncio.run(synthesizer.aget_response("When?", ["At ten."])) == "At ten. [1]"
+
+
+# --- tracing -------------------------------------------------------------------------------
+
+
+class Recorder(BaseEventHandler):
+    events: list[str] = Field(default_factory=list)
+
+    def handle(self, event: BaseEvent, **kwargs: Any) -> None:
+        self.events.append(event.class_name())
+
+
+def test_events_of_each_stage_reach_llamaindexs_instrumentation(ask: Ask) -> None:
+    recorder = Recorder()
+    dispatcher = get_dispatcher()
+    dispatcher.add_event_handler(recorder)
+    try:
+        ask(engine_over(RecordedSearch()), "When?")
+    finally:
+        dispatcher.event_handlers.remove(recorder)
+    assert recorder.events == [
+        "QueryStartEvent",
+        "RetrievalStartEvent",
+        "RetrievalEndEvent",
+        "SynthesizeStartEvent",
+        "SynthesizeEndEvent",
+        "QueryEndEvent",
+    ]
+
+
+def test_events_of_each_stage_reach_callbacks(ask: Ask) -> None:
+    handler = LlamaDebugHandler(print_trace_on_end=False)
+    callbacks = CallbackManager([handler])
+    search = Bridged.shared(RecordedSearch())
+    engine = RagQueryEngine(
+        RagRetriever(search, collection="default", callback_manager=callbacks),
+        AnswererSynthesizer(Bridged.shared(FirstPassageAnswerer()), callback_manager=callbacks),
+        callback_manager=callbacks,
+    )
+    ask(engine, "When?")
+    for kind in (CBEventType.QUERY, CBEventType.RETRIEVE, CBEventType.SYNTHESIZE):
+        assert len(handler.get_event_pairs(kind)) == 1, kind
