@@ -11,6 +11,9 @@ CREATE TABLE ragcore.chunk_counts (
 );
 CREATE INDEX chunk_counts_collection ON ragcore.chunk_counts (collection);
 
+-- Filters look at what the parser found where the caller's metadata lacks a field.
+CREATE INDEX documents_extracted ON ragcore.documents USING gin (extracted jsonb_path_ops);
+
 -- Text as keyword search reads it, on both sides: composed letters, no stress marks, soft hyphens
 -- or invisible characters, and ё = е, as steps/languages.py does it. Only the first 250,000
 -- characters: a tsvector holds no more than a megabyte.
