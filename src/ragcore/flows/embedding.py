@@ -86,8 +86,9 @@ class Embedding:
 
         A text that the model refuses is read in parts whose vectors are averaged; one of which no
         part is accepted gets the vector of the empty text, so that it is found by its words alone.
-        Either is said in a warning, when it happens: not for vectors from the cache. Raises ModelUnavailable, or Rejected when the model refuses
-        everything. Safe to repeat: finished batches are in the cache.
+        Either is said in a warning when it happens, not when the vector comes from the cache.
+        Raises ModelUnavailable, or Rejected when the model refuses even the empty text. Safe to
+        repeat: finished batches are in the cache.
         """
         by_hash = {_hash(text): text for text in texts}
         known = dict(await self._recall(list(by_hash)))

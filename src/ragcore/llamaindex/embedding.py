@@ -1,0 +1,67 @@
+"""Any embedding model of ours as a LlamaIndex `BaseEmbedding`."""
+
+from typing import Any
+
+from llama_index.core.base.embeddings.base import BaseEmbedding
+from llama_index.core.bridge.pydantic import PrivateAttr
+
+from ragcore.llamaindex.bridge import Bridged
+from ragcore.model import Vectors
+from ragcore.ports import Embedder
+
+_BATCH = 256  # texts handed over at once; the model makes its own batches, by tokens
+
+
+def as_llama_embedding(embedder: Embedder | Bridged[Embedder]) -> "RagEmbedding":
+    """Return a LlamaIndex embedding over the model; prefixes stay the model's own affair.
+
+    A model that holds connections belongs to one event loop: give it `Bridged`, so that sync calls
+    get one of their own. A bare `embedder` must belong to none; the bundled one does not.
+    """
+    bridged = embedder if isinstance(embedder, Bridged) else Bridged.shared(embedder)
+    return RagEmbedding(bridged)
+
+
+class RagEmbedding(BaseEmbedding):
+    """Async methods are native, sync ones go over the bridge. Vectors have unit length."""
+
+    _embedder: Bridged[Embedder] = PrivateAttr()
+
+    def __init__(
+        self,
+        embedder: Bridged[Embedder],
+        *,
+        model_name: str = "ragcore",
+        embed_batch_size: int = _BATCH,
+        **options: Any,
+    ) -> None:
+        super().__init__(model_name=model_name, embed_batch_size=embed_batch_size, **options)
+        self._embedder = embedder
+
+    @classmethod
+    def class_name(cls) -> str:
+        return "RagEmbedding"
+
+    async def _aget_query_embedding(self, query: str) -> list[float]:
+        vector = await self._embedder.call(lambda model: model.embed_query(query))
+        return [float(x) for x in vector]
+
+    async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return _lists(await self._embedder.call(lambda model: model.embed_documents(texts)))
+
+    async def _aget_text_embedding(self, text: str) -> list[float]:
+        return (await self._aget_text_embeddings([text]))[0]
+
+    def _get_query_embedding(self, query: str) -> list[float]:
+        vector = self._embedder.call_sync(lambda model: model.embed_query(query))
+        return [float(x) for x in vector]
+
+    def _get_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+        return _lists(self._embedder.call_sync(lambda model: model.embed_documents(texts)))
+
+    def _get_text_embedding(self, text: str) -> list[float]:
+        return self._get_text_embeddings([text])[0]
+
+
+def _lists(vectors: Vectors) -> list[list[float]]:
+    return [[float(x) for x in vector] for vector in vectors]
