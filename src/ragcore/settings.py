@@ -153,6 +153,7 @@ class Settings(BaseSettings):
     host: str = Field(default="127.0.0.1", description="Address the API listens on.")
     port: int = Field(default=8700, ge=0, le=65535, description="Port of the API; 0: a free one.")
     workers: int = Field(default=1, ge=0, description="Worker processes of `ragcore up`.")
+    detach: bool = Field(default=False, description="Run `ragcore up` in the background.")
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important log lines shown."
     )
