@@ -237,6 +237,14 @@ def _ole2_format(path: Path) -> SourceFormat:
     )
 
 
+def mime_type_of(path: Path, source_format: SourceFormat) -> str:
+    """Return the exact MIME type: pictures have several."""
+    if source_format is SourceFormat.IMAGE:
+        with path.open("rb") as file:
+            return image_mime_type(file.read(_HEAD_BYTES)) or source_format.mime_type
+    return source_format.mime_type
+
+
 # --- text formats --------------------------------------------------------------------------
 
 _TEXT_HEAD = 64 * 1024
@@ -387,3 +395,28 @@ def _is_delimited(head: str) -> bool:
         lines[0].count(delimiter) > 0 and len({line.count(delimiter) for line in lines}) == 1
         for delimiter in ";\t,"
     )
+
+
+# --- encodings that text declares of itself ------------------------------------------------
+
+_XML_DECLARATION = re.compile(r"""(<\?xml\b[^>]*?\bencoding\s*=\s*)(["'])([\w.:-]+)\2""")
+_HTML_CHARSET = re.compile(r"""<meta\b[^>]*?\bcharset\s*=\s*["']?\s*([\w.:-]+)""", re.I)
+_MIME_CHARSET = re.compile(r"""charset\s*=\s*["']?([\w.:-]+)""", re.I)
+
+
+def declared_encoding(data: bytes, mime_type: str | None) -> str | None:
+    """Return the encoding that the sender, an XML declaration or HTML's meta element names."""
+    if match := _MIME_CHARSET.search(mime_type or ""):
+        return match[1]
+    head = data[:_HEAD_BYTES].decode("latin-1")
+    if match := _XML_DECLARATION.match(head.lstrip()):
+        return match[3]
+    match = _HTML_CHARSET.search(head)
+    return match[1] if match else None
+
+
+def as_utf8(text: str, source_format: SourceFormat) -> str:
+    """Make a text say that it is UTF-8, so that no parser decodes it by an older declaration."""
+    if source_format is SourceFormat.HTML:
+        return "\N{BYTE ORDER MARK}" + text  # outranks any meta element
+    return _XML_DECLARATION.sub(r"\1\2UTF-8\2", text, count=1)

@@ -1,0 +1,163 @@
+"""Files → chunks, in disposable child processes: the `Converter` of production.
+
+Docling has no time limit that holds, some formats can make it eat all memory, and C libraries
+crash. So each file is read by a child that can be killed: warm (its imports done), reused, replaced
+after some hundred files or when it has grown, under hard limits of wall-clock time and memory.
+Start reading at `DoclingConverter.convert`; `processes` is one child, `child` its main loop, `work`
+what it does with a file.
+"""
+
+import asyncio
+from dataclasses import replace
+from importlib.metadata import version
+
+from ragcore.adapters.docling import wire
+from ragcore.adapters.docling.options import ConversionOptions
+from ragcore.adapters.docling.processes import ConversionProcess, OnProgress
+from ragcore.errors import NotConfigured
+from ragcore.model import ConvertedDocument
+from ragcore.ports import ConversionRequest
+
+__all__ = ["ConversionOptions", "DoclingConverter"]
+
+READER_VERSION = 1
+"""Raise it when the same bytes come out as other text than before."""
+
+
+_CLOSED = "the converter is closed; open another one"
+
+
+class DoclingConverter:
+    """Reads files in at most `options.processes` children; further calls queue, first come first.
+
+    Children start with the first conversion, or with `warm`. Bound to the event loop it is used in.
+    """
+
+    def __init__(self, options: ConversionOptions) -> None:
+        self._options = options
+        self._seats = [_Seat(options) for _ in range(options.processes)]
+        self._free: asyncio.Queue[_Seat] = asyncio.Queue()
+        for seat in self._seats:
+            self._free.put_nowait(seat)
+        self._is_closed = False
+
+    @property
+    def fingerprint(self) -> str:
+        """Parser and options in one string; equal strings mean equal text."""
+        options = self._options
+        ocr = "off" if options.ocr == "off" else f"{options.ocr}:{'+'.join(options.ocr_languages)}"
+        return (
+            f"docling-slim-{version('docling-slim')}:{READER_VERSION}"
+            f" pdf={options.pdf_profile} ocr={ocr}"
+        )
+
+    async def warm(self) -> None:
+        """Start every child and wait until all are ready. Raises UnsupportedMachine."""
+        await asyncio.gather(*(seat.occupant() for seat in self._seats))
+
+    async def convert(
+        self, request: ConversionRequest, *, progress: OnProgress | None = None
+    ) -> ConvertedDocument:
+        """Read one file. Results and scratch files lie in `request.directory`, also after a kill.
+
+        Deterministic, safe to repeat. Raises UnsupportedFormat, DocumentTooLarge, ConversionError
+        or one of its children; UnsupportedMachine when no child can be started. Cancelling the call
+        kills the child.
+        """
+        order = wire.Order(_with_absolute_paths(request), self._options)
+        seat = await self._free.get()
+        try:
+            if self._is_closed:
+                raise NotConfigured(_CLOSED)
+            return await seat.convert(order, progress)
+        finally:
+            self._free.put_nowait(seat)
+
+    async def aclose(self) -> None:
+        """End all children; conversions under way and in the queue fail. Safe to repeat."""
+        self._is_closed = True
+        for seat in self._seats:
+            seat.kill()
+        seats = [await self._free.get() for _ in self._seats]  # each conversion gives its one back
+        for seat in seats:
+            await seat.aclose()
+            self._free.put_nowait(seat)
+
+
+def _with_absolute_paths(request: ConversionRequest) -> ConversionRequest:
+    return replace(request, path=request.path.absolute(), directory=request.directory.absolute())
+
+
+class _Seat:
+    """A place for one child at a time; used by one conversion at a time."""
+
+    def __init__(self, options: ConversionOptions) -> None:
+        self._options = options
+        self._occupant: asyncio.Task[ConversionProcess] | None = None
+        self._leaving: set[asyncio.Task[None]] = set()
+        self._is_closed = False
+
+    async def convert(self, order: wire.Order, progress: OnProgress | None) -> ConvertedDocument:
+        process = await self.occupant()
+        if self._is_closed:
+            raise NotConfigured(_CLOSED)
+        try:
+            return await process.convert(order, progress)
+        finally:
+            if self._is_spent(process):
+                self._replace(process)
+
+    async def occupant(self) -> ConversionProcess:
+        """Return the child that sits here, started if there is none. Raises UnsupportedMachine."""
+        process = await self._started()
+        if process.has_died:  # between two files, perhaps by the hand of the machine's OOM killer
+            self._replace(process)
+            process = await self._started()
+        return process
+
+    async def _started(self) -> ConversionProcess:
+        if self._occupant is None:
+            self._occupant = self._start()
+        try:
+            # A start outlives the call that asked for it: the next call finds the child warm.
+            return await asyncio.shield(self._occupant)
+        except Exception:
+            self._occupant = None
+            raise
+
+    def _start(self) -> asyncio.Task[ConversionProcess]:
+        return asyncio.create_task(ConversionProcess.start(memory_mb=self._options.memory_mb))
+
+    def _is_spent(self, process: ConversionProcess) -> bool:
+        return process.is_spent(
+            recycle_after=self._options.recycle_after, memory_mb=self._options.memory_mb
+        )
+
+    def _replace(self, process: ConversionProcess) -> None:
+        """Let the child go and have its successor import Docling while nobody waits for it."""
+        leaving = asyncio.create_task(process.aclose())
+        self._leaving.add(leaving)
+        leaving.add_done_callback(self._leaving.discard)
+        self._occupant = None if self._is_closed else self._start()
+
+    def kill(self) -> None:
+        """End the child's work; for good."""
+        self._is_closed = True
+        if (process := self._settled()) is not None:
+            process.kill()
+
+    async def aclose(self) -> None:
+        """Wait until every child that ever sat here is gone. Safe to repeat."""
+        if self._occupant is not None:
+            await asyncio.wait([self._occupant])
+        if (process := self._settled()) is not None:
+            await process.aclose()
+        self._occupant = None
+        await asyncio.gather(*self._leaving)
+
+    def _settled(self) -> ConversionProcess | None:
+        """The child, if it has started."""
+        starting = self._occupant
+        if starting is None or not starting.done() or starting.exception() is not None:
+            return None
+        return starting.result()

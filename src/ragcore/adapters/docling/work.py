@@ -1,0 +1,219 @@
+"""What a child does with one file: establish what it is, check it, read it, cut it, write it down.
+
+Every step is a plain function of the file; a kill at any line leaves half-written files in the
+request's directory, which its owner deletes whole.
+"""
+
+import gzip
+import hashlib
+import re
+import shutil
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ragcore.adapters.docling import counters, encodings, formats, guards, office, reading
+from ragcore.adapters.docling.formats import SourceFormat
+from ragcore.adapters.docling.options import ConversionOptions
+from ragcore.errors import NoTextFound
+from ragcore.model import Chunk, ConvertedDocument, ReadingReport, Stage
+from ragcore.ports import ConversionRequest
+
+if TYPE_CHECKING:
+    from docling_core.types.doc.document import DoclingDocument
+
+Tell = Callable[[Stage, float], None]
+
+
+def preload() -> None:
+    """Import what every file needs, so that a waiting child is warm."""
+    import docling.document_converter  # noqa: F401
+    import docling_core.transforms.chunker.hybrid_chunker  # noqa: F401
+
+
+def convert(
+    request: ConversionRequest, options: ConversionOptions, tell: Tell
+) -> ConvertedDocument:
+    """Read one file into chunks. Raises what `ports.Converter.convert` promises, and anything."""
+    guards.check_size(request.path, options)
+    guards.limit_pictures(options.max_image_megapixels)
+    with _scratch(request.directory) as scratch:
+        started = time.perf_counter()
+        tell("converting", 0.0)
+        source = _prepare(request, options, scratch)
+        result = reading.read(
+            source.path,
+            format=source.format,
+            options=_reading_options(request, options),
+            filename=request.filename,
+            progress=lambda share: tell("converting", share),
+        )
+        read = time.perf_counter()
+        tell("chunking", 0.0)
+        chunks = _chunk(result.document, request, options)
+        _require_text(chunks, result)
+        return _compose(
+            request, source, result, chunks,
+            seconds={"convert": read - started, "chunk": time.perf_counter() - read},
+        )  # fmt: skip
+
+
+@contextmanager
+def _scratch(directory: Path) -> Iterator[Path]:
+    """Give temporary files, ours and the libraries', a place in the request's directory."""
+    scratch = directory / "scratch"
+    scratch.mkdir(exist_ok=True)
+    before, tempfile.tempdir = tempfile.tempdir, str(scratch)
+    try:
+        yield scratch
+    finally:
+        tempfile.tempdir = before
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+# --- before Docling ------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """A file whose type is known and whose text is clean UTF-8: ready for Docling."""
+
+    path: Path
+    format: SourceFormat
+    mime_type: str
+    """Of the file as it came."""
+    encoding: str | None = None
+    replaced: int = 0
+    warnings: tuple[str, ...] = ()
+
+
+def _prepare(request: ConversionRequest, options: ConversionOptions, scratch: Path) -> _Source:
+    source_format = formats.binary_format(request.path)
+    if source_format is None:
+        return _prepare_text(request, scratch)
+    guards.check_binary(request.path, source_format, options, password=request.password)
+    mime_type = formats.mime_type_of(request.path, source_format)
+    if source_format.needs_office:
+        newer, path = office.modernise(request.path, source_format, scratch)
+        guards.check_binary(path, newer, options, password=None)
+        return _Source(path, newer, mime_type, warnings=(office.WARNING,))
+    return _Source(request.path, source_format, mime_type)
+
+
+def _prepare_text(request: ConversionRequest, scratch: Path) -> _Source:
+    data = request.path.read_bytes()
+    if not data.strip():
+        raise NoTextFound("the file is empty")
+    decoded = encodings.decode(data, declared=formats.declared_encoding(data, request.mime_type))
+    source_format = formats.text_format(
+        decoded.text, filename=request.filename, mime_type=request.mime_type
+    )
+    guards.check_text(decoded.text, source_format)
+    if not source_format.is_text:  # a mail: its parts declare encodings of their own
+        return _Source(request.path, source_format, source_format.mime_type)
+    path = scratch / "source.txt"
+    path.write_text(formats.as_utf8(decoded.text, source_format), encoding="utf-8", newline="")
+    return _Source(path, source_format, source_format.mime_type, decoded.encoding, decoded.replaced)
+
+
+def _reading_options(
+    request: ConversionRequest, options: ConversionOptions
+) -> reading.ReadingOptions:
+    return reading.ReadingOptions(
+        pdf_profile=options.pdf_profile,
+        ocr=options.ocr,
+        ocr_languages=options.ocr_languages,
+        window_pages=options.window_pages,
+        password=request.password,
+        artifacts_path=options.artifacts,
+    )
+
+
+# --- after Docling -------------------------------------------------------------------------
+
+
+def _chunk(
+    document: "DoclingDocument", request: ConversionRequest, options: ConversionOptions
+) -> Sequence[Chunk]:
+    count = counters.load(request.tokenizer, options.counters)
+    return [
+        Chunk(f"{_digest(request.path)[:16]}-{n}", n, item.text, item.text, count(item.text))
+        for n, item in enumerate(document.texts)
+    ]
+
+
+def _digest(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "blake2b").hexdigest()
+
+
+_WORD = re.compile(r"\w")
+
+
+def _require_text(chunks: Sequence[Chunk], result: reading.Reading) -> None:
+    """Docling calls an empty page, a scan without OCR and a damaged file a success; it is none."""
+    if any(_WORD.search(chunk.text) for chunk in chunks):
+        return
+    reasons = "; ".join(result.warnings) or "it is empty, or holds pictures only"
+    raise NoTextFound(f"no text was found in the file: {reasons}")
+
+
+def _compose(
+    request: ConversionRequest,
+    source: _Source,
+    result: reading.Reading,
+    chunks: Sequence[Chunk],
+    *,
+    seconds: dict[str, float],
+) -> ConvertedDocument:
+    markdown, docling = _write_down(result.document, request.directory)
+    return ConvertedDocument(
+        chunks=tuple(chunks),
+        title=result.title,
+        language=main_language(chunks),
+        extracted=result.extracted,
+        report=_report(source, result, chunks),
+        markdown_path=str(markdown),
+        docling_path=str(docling),
+        seconds=seconds,
+    )
+
+
+def main_language(chunks: Sequence[Chunk]) -> str | None:
+    """Return the language that most characters are in; None when none could be told."""
+    characters: Counter[str] = Counter()
+    for chunk in chunks:
+        if chunk.language is not None:
+            characters[chunk.language] += len(chunk.text)
+    return characters.most_common(1)[0][0] if characters else None
+
+
+def _report(source: _Source, result: reading.Reading, chunks: Sequence[Chunk]) -> ReadingReport:
+    from importlib.metadata import version
+
+    return ReadingReport(
+        parser=f"docling-slim {version('docling-slim')}",
+        profile=result.profile,
+        mime_type=source.mime_type,
+        encoding=source.encoding,
+        pages=result.pages,
+        pages_without_text=result.pages_without_text,
+        ocr_pages=result.ocr_pages,
+        ocr_confidence=result.ocr_confidence,
+        replaced_characters=source.replaced + result.replaced_characters,
+        characters=sum(len(chunk.text) for chunk in chunks),
+        warnings=source.warnings + result.warnings,
+    )
+
+
+def _write_down(document: "DoclingDocument", directory: Path) -> tuple[Path, Path]:
+    markdown, docling = directory / "document.md", directory / "document.json.gz"
+    markdown.write_text(document.export_to_markdown(), encoding="utf-8")
+    body = document.model_dump_json(by_alias=True, exclude_none=True).encode()
+    docling.write_bytes(gzip.compress(body, compresslevel=6, mtime=0))  # same document, same bytes
+    return markdown, docling
