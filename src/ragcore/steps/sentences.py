@@ -1,0 +1,151 @@
+"""Text → spans of its sentences, in Russian and English, prose, lists and tables.
+
+Rules only: no model, no dependency. A heading, a list item and a row of a Markdown table are
+sentences of their own; a line break inside a wrapped paragraph is not a boundary.
+"""
+
+import re
+from collections.abc import Iterator
+from typing import Final
+
+Span = tuple[int, int]
+"""Start and end offset, end exclusive."""
+
+_LONGEST: Final = 600
+"""Characters; longer stretches without a boundary are cut at white space, to stay quotable."""
+
+_WRAPPED_LINE: Final = 60
+"""A line at least so long that ends without punctuation goes on in the next one."""
+
+_BOUNDARY = re.compile(
+    r"""
+    (?P<stop>[.!?…]+)
+    (?P<close>[»”’"')\]*_]*)
+    (?P<note>(?:\[\d{1,3}\])*)          # a reference mark after the full stop
+    (?=\s+(?P<opening>[-—–«„“‘"'(\[*_]*\s?)(?P<next>\w))
+    | [。！？]+[」』）]*
+    """,
+    re.VERBOSE,
+)
+_WORD_BEFORE = re.compile(r"(?P<before>\S+\s+)?(?P<word>[^\s«„“\"'(\[]+)\Z")
+_INITIALS = re.compile(r"(?:[A-ZА-ЯЁ]\.)*[A-ZА-ЯЁ]")
+_ITEM = re.compile(r"\s*(?:[-*+•·▪◦‣–—]\s|\d{1,3}[.)]\s|[a-zа-я]\)\s|#{1,6}\s|\|)")
+
+_NEVER_LAST: Final = frozenset(
+    """
+    mr mrs ms dr prof st v rev hon gen col maj capt lt sgt sen rep gov pres messrs mt ft
+    e.g i.e cf viz vs fig figs eq eqs no nos vol pp ch sec ed eds al approx ca resp
+    т.е т.н т.к т.ч т.о т см ср напр рис табл илл им ул пр-т пер пл просп наб бул обл респ
+    гр проф акад доц инж канд д-р г-н г-жа св кн гл ст п пп стр с кв корп пос дер р-н тел
+    др.-греч лат англ нем фр итал греч букв яз
+    """.split()
+)
+"""Abbreviations that something always follows."""
+
+_AFTER_NUMBER_LAST: Final = frozenset(
+    "г гг в вв тыс млн млрд руб коп р м км кг см мин сек ч".split()
+)
+"""End a sentence after a number (`в 1874 г.`), open a name otherwise (`г. Москва`)."""
+
+
+def sentence_spans(text: str) -> list[Span]:
+    """Return the spans of the sentences, in order, without white space at their ends.
+
+    They don't overlap, and every character that is not white space is in one of them.
+    """
+    return [
+        span
+        for block in _blocks(text)
+        for sentence in _sentences(text, *block)
+        for span in _quotable(text, *sentence)
+    ]
+
+
+def _blocks(text: str) -> Iterator[Span]:
+    """Yield stretches that no sentence crosses: paragraphs, list items, headings, table rows."""
+    start = 0
+    position = 0
+    for line in text.splitlines(keepends=True):
+        if position > start and _starts_block(text[start:position], line):
+            yield start, position
+            start = position
+        position += len(line)
+    yield start, len(text)
+
+
+def _starts_block(before: str, line: str) -> bool:
+    last = before.splitlines()[-1].strip()
+    here = line.strip()
+    if not last or not here or _ITEM.match(line) or last.startswith(("|", "#", "```")):
+        return True
+    if last[-1] in ".!?…:;。！？":
+        return True
+    is_wrapped = len(last) >= _WRAPPED_LINE or last.endswith((",", "-", "—", "–"))
+    return not (is_wrapped or here[0].islower())
+
+
+def _sentences(text: str, start: int, end: int) -> Iterator[Span]:
+    if text[start:end].lstrip().startswith("|"):
+        yield start, end
+        return
+    first = start
+    for boundary in _BOUNDARY.finditer(text, start, end):
+        if _ends_sentence(text, first, boundary):
+            yield first, boundary.end()
+            first = boundary.end()
+    yield first, end
+
+
+def _ends_sentence(text: str, first: int, boundary: re.Match[str]) -> bool:
+    if boundary["stop"] is None:
+        return True
+    following = boundary["next"]
+    if not (following.isupper() or following.isdigit() or boundary["opening"].strip()):
+        return False
+    if boundary["stop"] != "." or boundary["close"]:
+        return True
+    return not _is_abbreviation(text[first : boundary.start()])
+
+
+def _is_abbreviation(head: str) -> bool:
+    found = _WORD_BEFORE.search(head[-80:])
+    if found is None:
+        return False
+    word, before = found["word"], (found["before"] or "").strip()
+    bare = word.casefold()
+    if bare in _AFTER_NUMBER_LAST:
+        return not (before[-1:].isdigit() or _is_roman(before))
+    if bare in _NEVER_LAST:
+        return True
+    is_item_number = not before and word.rstrip(".)").isdigit() and len(word) <= 3
+    return is_item_number or _INITIALS.fullmatch(word) is not None
+
+
+def _is_roman(word: str) -> bool:
+    return bool(word) and all(letter in "IVXLCХ–-" for letter in word)
+
+
+def _quotable(text: str, start: int, end: int) -> Iterator[Span]:
+    """Yield the span without white space at its ends, in pieces when it is too long to quote."""
+    while start < end and text[start].isspace():
+        start += 1
+    while end > start and text[end - 1].isspace():
+        end -= 1
+    while end - start > _LONGEST:
+        cut = _last_space(text, start, start + _LONGEST)
+        yield start, cut
+        start = cut
+        while text[start].isspace():
+            start += 1
+    if start < end:
+        yield start, end
+
+
+def _last_space(text: str, start: int, limit: int) -> int:
+    for position in range(limit, start + _LONGEST // 2, -1):
+        if text[position].isspace():
+            cut = position
+            while text[cut - 1].isspace():
+                cut -= 1
+            return cut
+    return limit
