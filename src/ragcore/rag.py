@@ -32,7 +32,7 @@ from ragcore.model import (
 from ragcore.ports import ConversionRequest, Converter, Embedder
 from ragcore.runtime import Runtime, as_embedder, open_converter, open_runtime
 from ragcore.settings import Settings
-from ragcore.steps.filtering import parse_filter
+from ragcore.steps import filtering
 from ragcore.steps.identity import checked_collection, id_from_uri
 
 if TYPE_CHECKING:
@@ -533,7 +533,7 @@ def _gunzipped(path: str | None) -> str:
 
 
 def _filter(filters: Filters | None) -> Filter | None:
-    return parse_filter(filters) if isinstance(filters, Mapping) else filters
+    return filtering.parse(filters) if isinstance(filters, Mapping) else filters
 
 
 def _files(source: str | Path) -> list[Path]:

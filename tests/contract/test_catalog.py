@@ -16,8 +16,15 @@ from ragcore.testing.contracts.catalog import (
     ingest,
     submission,
 )
+from ragcore.testing.memory.catalog import MemoryCatalog
 
 SPEC = EmbeddingSpec(model="test:three", dimension=3, max_tokens=100)
+
+
+class TestMemoryCatalog(CatalogContract):
+    @pytest.fixture
+    def catalog(self) -> MemoryCatalog:
+        return MemoryCatalog("default")
 
 
 class TestPostgresCatalog(CatalogContract):

@@ -1,0 +1,435 @@
+"""The catalogue in memory: one event loop, no durability, the same answers."""
+
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+from uuid import UUID, uuid4
+
+from ragcore.errors import (
+    CollectionNotFound,
+    DocumentNotFound,
+    IdempotencyConflict,
+    JobNotFound,
+    LeaseLost,
+)
+from ragcore.model import (
+    DeletionReceipt,
+    Document,
+    Filter,
+    Job,
+    JobFailure,
+    JobStatus,
+    Metadata,
+    Outcome,
+    ReadingReport,
+    Stage,
+)
+from ragcore.ports import IndexedVersion, Lease, Settled, Submission, Submitted
+from ragcore.steps import filtering
+
+
+@dataclass(slots=True)
+class _Version:
+    submission: Submission
+    sequence: int
+    state: str = "pending"
+    indexed: IndexedVersion | None = None
+
+
+@dataclass(slots=True)
+class _Entry:
+    """A document and all its versions."""
+
+    number: int
+    document: Document
+    versions: dict[UUID, _Version] = field(default_factory=dict)
+    last_sequence: int = 0
+
+    @property
+    def current(self) -> _Version | None:
+        version_id = self.document.version_id
+        return None if version_id is None else self.versions[version_id]
+
+
+@dataclass(slots=True)
+class _Task:
+    """A job and who holds it."""
+
+    job: Job
+    version_id: UUID
+    document_no: int
+    priority: int
+    number: int
+    run_after: datetime
+    token: UUID | None = None
+    lease_until: datetime | None = None
+
+
+class MemoryCatalog:
+    """`ports.Catalog` for tests of flows. No method waits in between, so each is a transaction."""
+
+    def __init__(self, *collections: str) -> None:
+        self._collections = set(collections)
+        self._entries: dict[tuple[str, str], _Entry] = {}
+        self._tasks: dict[UUID, _Task] = {}
+        self._keys: dict[tuple[str, str], tuple[bytes, UUID]] = {}
+        self._numbers = 0
+
+    async def settle_unchanged(self, submission: Submission) -> Job | None:
+        return None if submission.idempotency_key is not None else self._settle(submission)
+
+    async def submit(self, submission: Submission) -> Submitted:
+        if submission.collection not in self._collections:
+            raise CollectionNotFound(f"there is no collection {submission.collection!r}")
+        key = (submission.idempotency_scope, submission.idempotency_key or "")
+        body_hash = submission.body_hash or submission.sha256
+        if submission.idempotency_key is not None and key in self._keys:
+            known, job_id = self._keys[key]
+            if known != body_hash:
+                raise IdempotencyConflict(f"the key {key[1]!r} was used with another body")
+            return Submitted(self._tasks[job_id].job, needs_blob=False)
+        settled = self._settle(submission)
+        job = settled or self._enqueue(submission)
+        if submission.idempotency_key is not None:
+            self._keys[key] = (body_hash, job.job_id)
+        return Submitted(job, needs_blob=settled is None)
+
+    async def claim(
+        self, *, owner: str, lease: timedelta, job_id: UUID | None = None
+    ) -> Lease | None:
+        found = [t for t in self._waiting() if job_id is None or t.job.job_id == job_id]
+        if not found:
+            return None
+        task = found[0]
+        task.token, task.lease_until = uuid4(), _now() + lease
+        task.job = replace(
+            task.job,
+            status="running",
+            stage=None,
+            progress=0.0,
+            error=None,
+            attempts=task.job.attempts + 1,
+            started_at=task.job.started_at or _now(),
+        )
+        entry = self._entry_of(task)
+        assert entry is not None  # a waiting job has a document
+        version = entry.versions[task.version_id]
+        return Lease(
+            job=task.job,
+            token=task.token,
+            version_id=task.version_id,
+            document_no=task.document_no,
+            sequence=version.sequence,
+            filename=version.submission.filename,
+            mime_type=version.submission.mime_type,
+            fingerprint=version.submission.fingerprint,
+        )
+
+    async def renew(
+        self, lease: Lease, *, duration: timedelta, stage: Stage | None, progress: float
+    ) -> None:
+        task = self._held(lease)
+        task.lease_until = _now() + duration
+        task.job = replace(task.job, stage=stage or task.job.stage, progress=progress)
+
+    async def settle_repeated(self, lease: Lease) -> Settled | None:
+        task = self._held(lease)
+        entry = self._entry_of(task)
+        assert entry is not None
+        mine, current = entry.versions[lease.version_id], entry.current
+        if current is None:
+            return None
+        if current.sequence > mine.sequence:
+            return self._drop(task, entry, "superseded")
+        if not _same(current.submission, mine.submission):
+            return None
+        described = _describe(entry, mine.submission)
+        return self._drop(task, entry, "updated" if described else "unchanged")
+
+    async def put_in_place(self, lease: Lease, version: IndexedVersion) -> Settled:
+        task = self._held(lease)
+        entry = self._entry_of(task)
+        assert entry is not None
+        mine, current = entry.versions[lease.version_id], entry.current
+        if current is not None and current.sequence > mine.sequence:
+            return self._drop(task, entry, "superseded")
+        if current is not None:
+            current.state = "replaced"
+        mine.state, mine.indexed = "current", version
+        given = mine.submission
+        entry.document = replace(
+            entry.document,
+            version_id=lease.version_id,
+            title=given.title or version.title,
+            uri=given.uri or entry.document.uri,
+            metadata=entry.document.metadata if given.metadata is None else given.metadata,
+            mime_type=version.report.mime_type,
+            language=version.language,
+            extracted=version.extracted,
+            chunks=len(version.chunks),
+            pages=version.report.pages,
+            updated_at=_now(),
+        )
+        outcome: Outcome = "created" if current is None else "updated"
+        self._finish(task, outcome, entry)
+        task.job = replace(
+            task.job, timings_ms=version.timings_ms, warnings=tuple(version.warnings)
+        )
+        retired = self._supersede_older(entry, mine.sequence)
+        if current is not None:
+            retired.append(current.submission.version_id)
+        return Settled(outcome, tuple(retired))
+
+    async def cancel(self, job_id: UUID) -> Job:
+        task = self._task(job_id)
+        if not task.job.is_finished:
+            self._cancel(task)
+        return task.job
+
+    async def release_expired(self) -> Sequence[Job]:
+        expired = [t for t in self._tasks.values() if _is_expired(t)]
+        for task in expired:
+            task.token = task.lease_until = None
+            task.job = replace(task.job, status="queued")
+        return [task.job for task in expired]
+
+    async def waiting(self, *, limit: int = 100) -> Sequence[Job]:
+        return [task.job for task in self._waiting()[:limit]]
+
+    async def fail(self, lease: Lease, failure: JobFailure) -> None:
+        task = self._held(lease)
+        task.token = task.lease_until = None
+        task.job = replace(task.job, status="failed", error=failure, stage=None, finished_at=_now())
+        entry = self._entry_of(task)
+        assert entry is not None
+        entry.versions[lease.version_id].state = "failed"
+
+    async def retry(self, lease: Lease, failure: JobFailure, *, after: timedelta) -> None:
+        task = self._held(lease)
+        task.token = task.lease_until = None
+        task.run_after = _now() + after
+        task.job = replace(task.job, status="queued", error=failure, stage=None, progress=0.0)
+
+    async def job(self, job_id: UUID) -> Job:
+        return self._task(job_id).job
+
+    async def jobs(
+        self,
+        *,
+        collection: str | None = None,
+        document_id: str | None = None,
+        status: JobStatus | None = None,
+        limit: int = 50,
+    ) -> Sequence[Job]:
+        newest = sorted(self._tasks.values(), key=lambda task: -task.number)
+        found = [
+            task.job
+            for task in newest
+            if collection in (None, task.job.collection)
+            and document_id in (None, task.job.document_id)
+            and status in (None, task.job.status)
+        ]
+        return found[:limit]
+
+    async def document(self, collection: str, document_id: str) -> Document:
+        return self._entry(collection, document_id).document
+
+    async def documents(
+        self,
+        collection: str,
+        *,
+        filters: Filter | None = None,
+        limit: int = 50,
+        after: str | None = None,
+    ) -> Sequence[Document]:
+        found = [
+            entry.document
+            for (_, document_id), entry in sorted(self._entries.items())
+            if entry.document.collection == collection
+            and entry.current is not None
+            and (after is None or document_id > after)
+            and (filters is None or filtering.matches(filters, filtering.fields_of(entry.document)))
+        ]
+        return found[:limit]
+
+    async def reading_report(self, collection: str, document_id: str) -> ReadingReport:
+        current = self._entry(collection, document_id).current
+        if current is None or current.indexed is None:
+            raise DocumentNotFound(f"document {document_id!r} has not been read yet")
+        return current.indexed.report
+
+    async def update_document(
+        self,
+        collection: str,
+        document_id: str,
+        *,
+        title: str | None = None,
+        metadata: Metadata | None = None,
+    ) -> Document:
+        entry = self._entry(collection, document_id)
+        given: dict[str, Any] = {"title": title, "metadata": metadata}
+        entry.document = replace(
+            entry.document, **{name: v for name, v in given.items() if v is not None}
+        )
+        return entry.document
+
+    async def forget(self, collection: str, document_ids: Sequence[str]) -> DeletionReceipt:
+        found = [d for d in document_ids if (collection, d) in self._entries]
+        chunks = versions = 0
+        for document_id in found:
+            entry = self._entries.pop((collection, document_id))
+            chunks += entry.document.chunks
+            versions += len(entry.versions)
+            for task in self._tasks.values():
+                if task.document_no == entry.number and not task.job.is_finished:
+                    self._cancel(task)
+        return DeletionReceipt(collection, tuple(found), chunks, versions, blobs=0)
+
+    async def version_ids(self, collection: str, document_ids: Sequence[str]) -> Sequence[UUID]:
+        entries = [self._entries.get((collection, d)) for d in document_ids]
+        return [version for entry in entries if entry is not None for version in entry.versions]
+
+    async def are_live(self, version_ids: Sequence[UUID]) -> Set[UUID]:
+        return {
+            version_id
+            for entry in self._entries.values()
+            for version_id, version in entry.versions.items()
+            if version_id in version_ids and _is_live(version, entry)
+        }
+
+    # --- parts -----------------------------------------------------------------------------
+
+    def _settle(self, submission: Submission) -> Job | None:
+        entry = self._entries.get((submission.collection, submission.document_id))
+        if entry is None or (current := entry.current) is None:
+            return None
+        if not _same(current.submission, submission) or entry.last_sequence != current.sequence:
+            return None
+        outcome: Outcome = "updated" if _describe(entry, submission) else "unchanged"
+        task = self._add_task(entry, submission, current.submission.version_id)
+        self._finish(task, outcome, entry)
+        return task.job
+
+    def _enqueue(self, submission: Submission) -> Job:
+        key = (submission.collection, submission.document_id)
+        if key not in self._entries:
+            document = Document(*key, uri=submission.uri, created_at=_now(), updated_at=_now())
+            self._entries[key] = _Entry(self._next_number(), document)
+        entry = self._entries[key]
+        entry.last_sequence += 1
+        entry.versions[submission.version_id] = _Version(submission, entry.last_sequence)
+        return self._add_task(entry, submission, submission.version_id).job
+
+    def _add_task(self, entry: _Entry, submission: Submission, version_id: UUID) -> _Task:
+        job = Job(
+            uuid4(), submission.collection, submission.document_id, "queued", created_at=_now()
+        )
+        task = _Task(
+            job, version_id, entry.number, submission.priority, self._next_number(), _now()
+        )
+        self._tasks[job.job_id] = task
+        return task
+
+    def _finish(self, task: _Task, outcome: Outcome, entry: _Entry) -> None:
+        task.token = task.lease_until = None
+        task.job = replace(
+            task.job,
+            status="succeeded",
+            outcome=outcome,
+            stage=None,
+            progress=1.0,
+            chunks=entry.document.chunks,
+            pages=entry.document.pages,
+            language=entry.document.language,
+            started_at=task.job.started_at or _now(),
+            finished_at=_now(),
+        )
+
+    def _drop(self, task: _Task, entry: _Entry, outcome: Outcome) -> Settled:
+        self._finish(task, outcome, entry)
+        entry.versions[task.version_id].state = "superseded"
+        return Settled(outcome, (task.version_id,))
+
+    def _supersede_older(self, entry: _Entry, sequence: int) -> list[UUID]:
+        retired = []
+        for task in self._tasks.values():
+            if task.document_no != entry.number:
+                continue
+            version = entry.versions[task.version_id]
+            if version.sequence < sequence and (task.job.status == "queued" or _is_expired(task)):
+                self._drop(task, entry, "superseded")
+                retired.append(task.version_id)
+        return retired
+
+    def _cancel(self, task: _Task) -> None:
+        task.token = task.lease_until = None
+        task.job = replace(task.job, status="cancelled", stage=None, finished_at=_now())
+        entry = self._entry_of(task)
+        if entry is not None:
+            entry.versions[task.version_id].state = "failed"
+
+    def _waiting(self) -> list[_Task]:
+        now = _now()
+        ready = [t for t in self._tasks.values() if t.job.status == "queued" and t.run_after <= now]
+        return sorted(ready, key=lambda task: (-task.priority, task.number))
+
+    def _held(self, lease: Lease) -> _Task:
+        task = self._tasks[lease.job.job_id]
+        if task.token != lease.token or task.job.status != "running":
+            raise LeaseLost(f"job {str(lease.job.job_id)!r} was cancelled or taken over")
+        return task
+
+    def _task(self, job_id: UUID) -> _Task:
+        if job_id not in self._tasks:
+            raise JobNotFound(f"there is no job {str(job_id)!r}")
+        return self._tasks[job_id]
+
+    def _entry(self, collection: str, document_id: str) -> _Entry:
+        entry = self._entries.get((collection, document_id))
+        if entry is None:
+            raise DocumentNotFound(
+                f"there is no document {document_id!r} in collection {collection!r}"
+            )
+        return entry
+
+    def _entry_of(self, task: _Task) -> _Entry | None:
+        entry = self._entries.get((task.job.collection, task.job.document_id))
+        return entry if entry is not None and entry.number == task.document_no else None
+
+    def _next_number(self) -> int:
+        self._numbers += 1
+        return self._numbers
+
+
+def _describe(entry: _Entry, given: Submission) -> bool:
+    """Put title, URI and metadata on the document; tell whether that changed anything."""
+    before = entry.document
+    entry.document = replace(
+        before,
+        title=given.title or before.title,
+        uri=given.uri or before.uri,
+        metadata=before.metadata if given.metadata is None else given.metadata,
+    )
+    return entry.document != before
+
+
+def _same(one: Submission, other: Submission) -> bool:
+    return (one.sha256, one.fingerprint) == (other.sha256, other.fingerprint)
+
+
+def _is_live(version: _Version, entry: _Entry) -> bool:
+    newest = 0 if entry.current is None else entry.current.sequence
+    return version.state in ("pending", "current") or (
+        version.state == "failed" and version.sequence > newest
+    )
+
+
+def _is_expired(task: _Task) -> bool:
+    return (
+        task.job.status == "running" and task.lease_until is not None and task.lease_until < _now()
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
