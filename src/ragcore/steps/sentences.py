@@ -27,24 +27,30 @@ _BOUNDARY = re.compile(
     """,
     re.VERBOSE,
 )
-_WORD_BEFORE = re.compile(r"(?P<before>\S+\s+)?(?P<word>[^\s«„“\"'(\[]+)\Z")
+_LAST_WORDS = re.compile(r"(?P<before>\S+\s+)?(?P<word>[^\s«„“\"'(\[]+)\Z")
+_LONGEST_WORDS: Final = 80
+"""Characters before a full stop that are looked at; a longer word is no abbreviation."""
 _INITIALS = re.compile(r"(?:[A-ZА-ЯЁ]\.)*[A-ZА-ЯЁ]")
 _ITEM = re.compile(r"\s*(?:[-*+•·▪◦‣–—]\s|\d{1,3}[.)]\s|[a-zа-я]\)\s|#{1,6}\s|\|)")
 
-_NEVER_LAST: Final = frozenset(
-    """
+
+def _words(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
+_NEVER_LAST: Final = _words("""
     mr mrs ms dr prof st v rev hon gen col maj capt lt sgt sen rep gov pres messrs mt ft
-    e.g i.e cf viz vs fig figs eq eqs no nos vol pp ch sec ed eds al approx ca resp
+    e.g i.e cf viz vs fig figs eq eqs vol pp ch sec ed eds al approx ca resp
     т.е т.н т.к т.ч т.о т см ср напр рис табл илл им ул пр-т пер пл просп наб бул обл респ
     гр проф акад доц инж канд д-р г-н г-жа св кн гл ст п пп стр с кв корп пос дер р-н тел
     др.-греч лат англ нем фр итал греч букв яз
-    """.split()
-)
+    """)
 """Abbreviations that something always follows."""
 
-_AFTER_NUMBER_LAST: Final = frozenset(
-    "г гг в вв тыс млн млрд руб коп р м км кг см мин сек ч".split()
-)
+_BEFORE_NUMBER: Final = _words("no nos p д jan feb mar apr jun jul aug sep sept oct nov dec")
+"""Abbreviations that a number follows, and words or initials of their own otherwise."""
+
+_AFTER_NUMBER: Final = _words("г гг в вв тыс млн млрд руб коп р м км кг мин сек ч")
 """End a sentence after a number (`в 1874 г.`), open a name otherwise (`г. Москва`)."""
 
 
@@ -99,25 +105,26 @@ def _sentences(text: str, start: int, end: int) -> Iterator[Span]:
 def _ends_sentence(text: str, first: int, boundary: re.Match[str]) -> bool:
     if boundary["stop"] is None:
         return True
-    following = boundary["next"]
-    if not (following.isupper() or following.isdigit() or boundary["opening"].strip()):
+    following, opening = boundary["next"], boundary["opening"].strip(" -—–")
+    if not (following.isupper() or following.isdigit() or opening):
         return False
     if boundary["stop"] != "." or boundary["close"]:
         return True
-    return not _is_abbreviation(text[first : boundary.start()])
+    head = text[max(first, boundary.start() - _LONGEST_WORDS) : boundary.start()]
+    return not _is_abbreviation(head, before_number=following.isdigit())
 
 
-def _is_abbreviation(head: str) -> bool:
-    found = _WORD_BEFORE.search(head[-80:])
+def _is_abbreviation(head: str, *, before_number: bool) -> bool:
+    found = _LAST_WORDS.search(head)
     if found is None:
         return False
     word, before = found["word"], (found["before"] or "").strip()
     bare = word.casefold()
-    if bare in _AFTER_NUMBER_LAST:
+    if bare in _AFTER_NUMBER:
         return not (before[-1:].isdigit() or _is_roman(before))
-    if bare in _NEVER_LAST:
+    if bare in _NEVER_LAST or (before_number and bare in _BEFORE_NUMBER):
         return True
-    is_item_number = not before and word.rstrip(".)").isdigit() and len(word) <= 3
+    is_item_number = not before and word.isdigit() and len(word) <= 3
     return is_item_number or _INITIALS.fullmatch(word) is not None
 
 
