@@ -61,7 +61,7 @@ def _conditions(account: Account | None, stop: signal.Signals) -> dict[str, Any]
     conditions: dict[str, Any] = {
         "cwd": "/",
         "env": _environment(),
-        "preexec_fn": _dies_with_parent(stop),  # runs after the change of user, which clears it
+        "preexec_fn": dies_with_parent(stop),  # runs after the change of user, which clears it
     }
     if account:
         conditions |= {"user": account.uid, "group": account.gid, "extra_groups": []}
@@ -74,7 +74,7 @@ def _environment() -> Mapping[str, str]:
     return {name: os.environ[name] for name in kept if name in os.environ} | {"LC_ALL": "C.UTF-8"}
 
 
-def _dies_with_parent(stop: signal.Signals) -> Callable[[], None]:
+def dies_with_parent(stop: signal.Signals) -> Callable[[], None]:
     """Return a `preexec_fn` that has the kernel send `stop` to the child when its parent dies.
 
     The signal comes when the *thread* that started the child ends, so start it from the main one.

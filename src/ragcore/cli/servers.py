@@ -1,0 +1,192 @@
+"""`ragcore up` and `ragcore down`."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ragcore.cli.output import errors_told, stderr_console
+from ragcore.cli.session import load_settings
+
+if TYPE_CHECKING:
+    from ragcore.embedded.run_directory import RunDirectory
+    from ragcore.settings import Settings
+
+_POLL_SECONDS = 0.1
+_LEAVING_SECONDS = 20.0
+"""How long `down` waits for servers that may be in use elsewhere."""
+
+DataDir = Annotated[
+    Path | None,
+    typer.Option(help="Where the servers keep everything. [RAGCORE_DATA_DIR]", show_default=False),
+]
+
+
+def up(
+    data_dir: DataDir = None,
+    port: Annotated[
+        int | None,
+        typer.Option(min=0, max=65535, help="Port of the API, 0 for a free one. [RAGCORE_PORT]"),
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=0, help="Worker processes. [RAGCORE_WORKERS]")
+    ] = None,
+    detach: Annotated[
+        bool | None,
+        typer.Option(
+            "--detach/--foreground",
+            help="Return when everything is ready, and leave it running. [RAGCORE_DETACH]",
+        ),
+    ] = None,
+) -> None:
+    """Start PostgreSQL, Valkey, the API and the workers.
+
+    In the foreground until Ctrl-C, or with --detach in the background until `ragcore down`.
+    Servers of your own are used where RAGCORE_DATABASE_URL and RAGCORE_REDIS_URL name them.
+
+    Examples:
+
+      ragcore up
+
+      ragcore up --detach --port 8800 --workers 2
+    """
+    with errors_told(as_json=False):
+        settings = _settings(data_dir=data_dir, port=port, workers=workers, detach=detach)
+        if settings.detach:
+            _start_in_background(settings)
+        else:
+            _run_in_foreground(settings)
+
+
+def down(data_dir: DataDir = None) -> None:
+    """Stop what `ragcore up` started in a data directory; documents stay.
+
+    The database goes on for as long as another process uses it, such as a notebook.
+    """
+    with errors_told(as_json=False):
+        settings = _settings(data_dir=data_dir)
+        was_up = _stop_stack(settings)
+        left = _servers_in_use(settings)
+    where = str(settings.data_dir)
+    _say(f"ragcore is down ({where})" if was_up else f"ragcore was not up ({where})")
+    if left:
+        _say(f"{' and '.join(left)} stay up: another process uses the data directory")
+
+
+def _settings(**given: object) -> "Settings":
+    """The settings of the environment under the flags that were given."""
+    settings = load_settings()
+    changes = {name: value for name, value in given.items() if value is not None}
+    return settings.model_copy(update=changes)
+
+
+# --- up ------------------------------------------------------------------------------------
+
+
+def _run_in_foreground(settings: "Settings") -> None:
+    import asyncio
+    import logging
+
+    from ragcore.cli.stack import run_stack
+
+    logging.getLogger("ragcore").setLevel(settings.log_level.upper())
+    asyncio.run(run_stack(settings, on_ready=_say_up))
+
+
+def _say_up(url: str) -> None:
+    _say(f"ragcore is up at {url}; Ctrl-C stops it")
+
+
+def _start_in_background(settings: "Settings") -> None:
+    """Start the stack as a process of its own and wait until it is ready, or has failed."""
+    from ragcore.cli.stack import environment_of, stack_directory
+    from ragcore.embedded.machine import make_data_directory
+    from ragcore.errors import Unavailable
+
+    make_data_directory(settings.data_dir)
+    run = stack_directory(settings)
+    run.make()
+    if state := _running(run):
+        _say(f"ragcore is already up at {state['url']} (pid {state['pid']})")
+        return
+    process = _spawn(run, environment_of(settings))
+    with stderr_console().status("Starting ragcore …"):
+        while not ((state := run.read_state()) and state["ready"]):
+            if process.poll() is not None:
+                raise Unavailable(f"ragcore did not start; {run.log} ends with:\n{run.log_tail(8)}")
+            time.sleep(_POLL_SECONDS)
+    _say(f"ragcore is up at {state['url']} (pid {state['pid']}); its log is {run.log}")
+
+
+def _running(run: "RunDirectory") -> dict[str, object] | None:
+    """The state of a stack that is up, once it is ready; None when none is."""
+    while (lock := run.try_lock("supervisor")) is None:
+        if (state := run.read_state()) and state["ready"]:
+            return state
+        time.sleep(_POLL_SECONDS)
+    lock.release()
+    return None
+
+
+def _spawn(run: "RunDirectory", environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    log = os.open(run.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
+    try:
+        return subprocess.Popen(
+            [sys.executable, "-m", "ragcore.cli.stack"],
+            env=environment,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+
+
+# --- down ----------------------------------------------------------------------------------
+
+
+def _stop_stack(settings: "Settings") -> bool:
+    """Stop the stack and wait for its end; False when it was not up."""
+    import signal
+
+    from ragcore.cli.stack import stack_directory
+
+    run = stack_directory(settings)
+    if not run.directory.is_dir():
+        return False
+    was_up = False
+    while (lock := run.try_lock("supervisor")) is None:
+        state = run.read_state()
+        if state and not was_up:
+            os.kill(state["pid"], signal.SIGTERM)
+            was_up = True
+        time.sleep(_POLL_SECONDS)
+    lock.release()
+    return was_up
+
+
+def _servers_in_use(settings: "Settings") -> list[str]:
+    """Wait for the embedded servers to stop; return those that other processes keep running."""
+    from ragcore.embedded.run_directory import RunDirectory
+
+    left = []
+    for server in ("postgres", "valkey"):
+        run = RunDirectory(settings.data_dir.absolute(), server)
+        if not run.directory.is_dir():
+            continue
+        lock = run.wait_for_lock("supervisor", timeout_seconds=_LEAVING_SECONDS)
+        if lock is None:
+            left.append(server)
+        else:
+            lock.release()
+    return left
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(message + "\n")
