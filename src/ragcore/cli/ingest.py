@@ -1,0 +1,290 @@
+"""`ragcore ingest`: files, folders, URLs and standard input into a collection."""
+
+import asyncio
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ragcore.cli import options, output, session, watching
+from ragcore.cli.progress import IngestProgress, ingest_progress
+from ragcore.errors import InvalidInput, RagError
+
+if TYPE_CHECKING:
+    from ragcore.model import Job
+    from ragcore.runtime import Rag
+
+_STDIN = "-"
+
+
+def ingest(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="PATH…", help="Files, folders, URLs; - reads text from stdin."),
+    ],
+    collection: options.Collection = None,
+    metadata: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--metadata",
+            "-m",
+            metavar="KEY=VALUE|JSON",
+            help="What to remember about each document, for filters. Repeatable.",
+        ),
+    ] = None,
+    title: Annotated[str | None, typer.Option(help="Title, for a single document.")] = None,
+    document_id: Annotated[
+        str | None, typer.Option(help="Id, for a single document; the same id replaces it.")
+    ] = None,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Stay, and ingest files again when they change.")
+    ] = False,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Documents worked on at once. [default: RAGCORE_CONVERSION__PROCESSES]"
+        ),
+    ] = None,
+    as_json: options.AsJson = False,
+) -> None:
+    """Read documents and make them searchable.
+
+    A file that was ingested before is recognised: unchanged, it costs nothing; changed, it
+    replaces the old version at once. A file that can't be read is reported, and never stops the
+    others.
+
+    \b
+    Examples:
+      ragcore ingest report.pdf
+      ragcore ingest papers/ --collection research --metadata year=2026
+      ragcore ingest https://example.org/page.html
+      ragcore ingest notes/ --watch
+      echo "The pump was replaced in May." | ragcore ingest - --title "Pump log"
+
+    Exit code 1 when any document failed, 3 when the database is away.
+    """
+    with output.errors_told(as_json=as_json):
+        said = _Said(
+            collection=collection,
+            title=title,
+            document_id=document_id,
+            metadata=options.read_pairs(metadata, option="--metadata") or None,
+        )
+        _check_combination(sources, said, watch=watch)
+    if watch:
+        session.run_async(lambda: _watch(sources, said, jobs, as_json), as_json=as_json)
+        return
+    results = session.run_async(lambda: _ingest(sources, said, jobs), as_json=as_json)
+    if as_json:
+        output.print_json(_summary(results))
+    else:
+        _print_table(results)
+    if any(result.error for result in results):
+        raise typer.Exit(output.ExitCode.FAILED)
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What the caller says about every document of this run."""
+
+    collection: str | None
+    title: str | None
+    document_id: str | None
+    metadata: Mapping[str, Any] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Result:
+    """How one source ended: a job, or an error that came before there was a job."""
+
+    source: str
+    seconds: float
+    job: "Job | None" = None
+    failure: Mapping[str, Any] | None = None
+
+    @property
+    def error(self) -> Mapping[str, Any] | None:
+        """`code`, `detail` and `retryable`, None when all is well."""
+        if self.job is not None and self.job.error is not None:
+            error: dict[str, Any] = output.jsonable(self.job.error)
+            return error
+        return self.failure
+
+    @property
+    def outcome(self) -> str:
+        if self.job is None:
+            return "failed"
+        return self.job.outcome or self.job.status
+
+
+def _check_combination(sources: Sequence[str], said: _Said, *, watch: bool) -> None:
+    single = len(sources) == 1 and not Path(sources[0]).is_dir()
+    if not single and (said.title is not None or said.document_id is not None):
+        raise InvalidInput("--title and --document-id go with a single document, not with several")
+    if watch and not all(Path(source).exists() for source in sources):
+        raise InvalidInput("--watch takes existing files and folders, no URLs and no stdin")
+
+
+# --- once ----------------------------------------------------------------------------------
+
+
+async def _ingest(sources: Sequence[str], said: _Said, jobs: int | None) -> list[_Result]:
+    expanded = _expand(sources)
+    async with session.opened(said.collection) as rag:
+        with ingest_progress(len(expanded)) as progress:
+            return await _ingest_all(rag, expanded, said, jobs, progress)
+
+
+def _expand(sources: Iterable[str]) -> list[str]:
+    """Return the sources with each folder replaced by the files in it."""
+    expanded: list[str] = []
+    for source in sources:
+        expanded += (
+            [str(file) for file in watching.files_under(Path(source))]
+            if Path(source).is_dir()
+            else [source]
+        )
+    return expanded
+
+
+async def _ingest_all(
+    rag: "Rag", sources: Sequence[str], said: _Said, jobs: int | None, progress: IngestProgress
+) -> list[_Result]:
+    """Ingest every source, a few at a time, and return the results in the order given."""
+    waiting = iter(enumerate(sources))
+    results: dict[int, list[_Result]] = {}
+
+    async def work() -> None:
+        for number, source in waiting:
+            results[number] = await _ingest_one(rag, source, said, progress)
+
+    at_once = jobs or rag.settings.conversion.processes
+    async with asyncio.TaskGroup() as group:
+        for _ in range(at_once):
+            group.create_task(work())
+    return [result for number in sorted(results) for result in results[number]]
+
+
+async def _ingest_one(
+    rag: "Rag", source: str, said: _Said, progress: IngestProgress
+) -> list[_Result]:
+    """Ingest one source; whatever goes wrong with it is its result and harms no other."""
+    started = time.perf_counter()
+    try:
+        done = await _submit(rag, source, said, lambda job: progress.reached(source, job))
+    except Exception as error:  # noqa: BLE001  # edge of one document: logged, told in the table
+        if not isinstance(error, RagError):
+            output.tell_unexpected(source, error)
+        results = [
+            _Result(source, time.perf_counter() - started, failure=output.describe_error(error))
+        ]
+    else:
+        seconds = time.perf_counter() - started
+        results = [_Result(source, seconds, job=job) for job in done]
+    progress.finished(source, "; ".join(map(_line, results)))
+    return results
+
+
+async def _submit(
+    rag: "Rag", source: str, said: _Said, on_progress: "Callable[[Job], None]"
+) -> "Sequence[Job]":
+    common: dict[str, Any] = {
+        "document_id": said.document_id,
+        "title": said.title,
+        "metadata": said.metadata,
+        "on_progress": on_progress,
+    }
+    if source == _STDIN:
+        text = await asyncio.to_thread(sys.stdin.read)
+        return await rag.ingest_text(text, **common)
+    return await rag.ingest(source, **common)
+
+
+# --- again and again -----------------------------------------------------------------------
+
+
+async def _watch(sources: Sequence[str], said: _Said, jobs: int | None, as_json: bool) -> None:
+    """Ingest once, then whatever changes, until interrupted. Deleted files stay ingested."""
+    paths = [Path(source) for source in sources]
+    async with session.opened(said.collection) as rag:
+        known = watching.snapshot(paths)
+        await _ingest_and_tell(rag, [str(path) for path in known], said, jobs, as_json)
+        sys.stderr.write("Watching for changes; Ctrl-C stops.\n")
+        changes = watching.changed_files(paths, known=known)
+        async with aclosing(changes):
+            async for changed in changes:
+                await _ingest_and_tell(rag, [str(path) for path in changed], said, jobs, as_json)
+
+
+async def _ingest_and_tell(
+    rag: "Rag", sources: Sequence[str], said: _Said, jobs: int | None, as_json: bool
+) -> None:
+    with ingest_progress(len(sources)) as progress:
+        results = await _ingest_all(rag, sources, said, jobs, progress)
+    for result in results:
+        if as_json:
+            output.print_json_line(_as_object(result))
+        else:
+            typer.echo(f"{result.source}: {_line(result)}")
+
+
+# --- results -------------------------------------------------------------------------------
+
+
+def _line(result: _Result) -> str:
+    if result.error is not None:
+        return f"failed: {result.error['code']}: {result.error['detail']}"
+    chunks = result.job.chunks if result.job else None
+    return f"{result.outcome}, {output.shown(chunks)} chunks, {result.seconds:.1f} s"
+
+
+def _as_object(result: _Result) -> dict[str, Any]:
+    job: dict[str, Any] = (
+        output.jsonable(result.job)
+        if result.job is not None
+        else {"status": "failed", "outcome": None, "error": result.failure}
+    )
+    return {"source": result.source, "seconds": round(result.seconds, 3)} | job
+
+
+def _summary(results: Sequence[_Result]) -> dict[str, Any]:
+    return {
+        "jobs": [_as_object(result) for result in results],
+        "failed": sum(result.error is not None for result in results),
+    }
+
+
+def _print_table(results: Sequence[_Result]) -> None:
+    columns = {
+        "document": "left",
+        "outcome": "left",
+        "chunks": "right",
+        "pages": "right",
+        "language": "left",
+        "seconds": "right",
+        "error": "left",
+    }
+    output.print_table(None, columns, [_row(result) for result in results])
+    for result in results:
+        if result.error is not None:
+            output.stdout_console().print(f"{result.source}: {result.error['detail']}")
+        for warning in result.job.warnings if result.job is not None else ():
+            output.warn(f"{result.source}: {warning}")
+
+
+def _row(result: _Result) -> list[str]:
+    job = result.job
+    return [
+        result.source,
+        result.outcome,
+        output.shown(job.chunks if job else None),
+        output.shown(job.pages if job else None),
+        output.shown(job.language if job else None),
+        f"{result.seconds:.1f}",
+        result.error["code"] if result.error else "",
+    ]

@@ -1,0 +1,73 @@
+"""From the environment to an open `Rag`, for as long as one command runs."""
+
+import asyncio
+import logging
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, TypeVar
+
+from ragcore.cli.output import errors_told, stderr_console
+from ragcore.errors import NotConfigured
+
+if TYPE_CHECKING:
+    from pydantic import ValidationError
+
+    from ragcore.runtime import Rag
+    from ragcore.settings import Settings
+
+Result = TypeVar("Result")
+
+
+def load_settings() -> "Settings":
+    """Read the settings and send logs to stderr. Raises NotConfigured that names the setting.
+
+    A command is no service: unless RAGCORE_LOG_LEVEL asks for more, only warnings are logged.
+    """
+    from pydantic import ValidationError
+
+    from ragcore.settings import Settings
+
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise NotConfigured(_explain(error)) from error
+    chosen = "log_level" in settings.model_fields_set
+    logging.basicConfig(
+        stream=sys.stderr,
+        level=(settings.log_level if chosen else "warning").upper(),
+        format="%(levelname)s %(name)s: %(message)s",
+    )
+    return settings
+
+
+def _explain(error: "ValidationError") -> str:
+    problems = [
+        f"RAGCORE_{'__'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+        for problem in error.errors(include_url=False, include_input=False)
+    ]
+    return "; ".join(problems) + " (docs/reference/settings.md lists every setting)"
+
+
+@asynccontextmanager
+async def opened(collection: str | None = None) -> "AsyncIterator[Rag]":
+    """Open a Rag with the settings of the environment, and close it."""
+    settings = load_settings()
+    with stderr_console().status("Opening ragcore …"):
+        from ragcore.runtime import Rag
+
+        rag = await Rag.open(settings, collection=collection)
+    try:
+        yield rag
+    finally:
+        await rag.close()
+
+
+def run_async(main: Callable[[], Awaitable[Result]], *, as_json: bool) -> Result:
+    """Run a command's coroutine to its end, telling errors as `errors_told` does."""
+
+    async def run() -> Result:
+        return await main()
+
+    with errors_told(as_json=as_json):
+        return asyncio.run(run())
