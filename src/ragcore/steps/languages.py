@@ -135,12 +135,14 @@ def normalise_words(text: str) -> str:
     ё becomes е, stress marks and soft hyphens go, and letters that PDF files store as letter and
     accent are joined. Idempotent; not for display, offsets change.
     """
-    composed = unicodedata.normalize("NFC", text.translate(_DROPPED))
-    return composed.translate(_ONE_LETTER)
+    composed = unicodedata.normalize("NFC", text)
+    return unicodedata.normalize("NFC", composed.translate(_ONE_SPELLING))
 
 
-_DROPPED: Final = {0x301: None, 0xAD: None, 0x200B: None, 0xFEFF: None}
-_ONE_LETTER: Final = str.maketrans("ёЁ", "еЕ")
+_STRESS_MARK, _LOOSE_DIAERESIS = "\N{COMBINING ACUTE ACCENT}", "\N{COMBINING DIAERESIS}"
+_INVISIBLE: Final = "\N{SOFT HYPHEN}\N{ZERO WIDTH SPACE}\N{ZERO WIDTH NO-BREAK SPACE}"
+_ONE_SPELLING: Final = str.maketrans("ёЁ", "еЕ", _STRESS_MARK + _LOOSE_DIAERESIS + _INVISIBLE)
+"""Applied to composed text, where an accent that belongs to its letter (é) is no longer loose."""
 
 
 def _sample(text: str) -> str:
