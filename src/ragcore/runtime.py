@@ -36,6 +36,7 @@ from ragcore.steps.identity import pipeline_fingerprint
 
 if TYPE_CHECKING:
     from ragcore.adapters.postgres.pool import Pool
+    from ragcore.adapters.redis.doorbell import RedisDoorbell
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +51,10 @@ class Runtime:
     chunks: ChunkStore
     blobs: BlobStore
     converter: Converter
+    model: Embedder
+    """The bare embedding model."""
     embedder: Embedding
+    """The same with its cache."""
     answerer: Answerer
     submit: Submit
     work: Work
@@ -79,8 +83,9 @@ async def open_runtime(
     """Open the database, the blob store and the models, and close them in reverse.
 
     Starts the embedded PostgreSQL, or joins the one that runs, when no database is configured.
-    `embedder` replaces the configured embedding model. Raises Unsupported or one of its children
-    when this machine or the configuration lacks something, Unavailable when a server is away.
+    `embedder` replaces the configured embedding model and stays its owner's to close. Raises
+    Unsupported or one of its children when this machine or the configuration lacks something,
+    Unavailable when a server is away.
     """
     from ragcore.adapters.postgres.cache import PostgresEmbeddingCache
     from ragcore.adapters.postgres.catalog import PostgresCatalog
@@ -96,19 +101,19 @@ async def open_runtime(
         catalog, collections = PostgresCatalog(pool), PostgresCollections(pool)
         chunks = PostgresChunks(pool, exact_rows=settings.search.exact_rows)
         blobs = await _blobs(settings, stack)
+        model = embedder or await open_embedder(settings)
         if embedder is None:
-            embedder = await open_embedder(settings)
-        stack.push_async_callback(embedder.aclose)
+            stack.push_async_callback(model.aclose)
         embedding = Embedding(
-            embedder,
+            model,
             cache=PostgresEmbeddingCache(pool),
             batch_tokens=settings.embedding.batch_tokens,
             concurrency=settings.embedding.concurrency,
         )
         converter = open_converter(settings)
         stack.push_async_callback(converter.aclose)
-        max_tokens = min(settings.chunking.max_tokens, embedder.spec.max_tokens)
-        tokenizer = tokenizer_name(settings, embedder)
+        max_tokens = min(settings.chunking.max_tokens, model.spec.max_tokens)
+        tokenizer = tokenizer_name(settings, model)
         chunker = f"hybrid-1:{max_tokens}:{tokenizer.partition(':')[0]}"
         ingest = Ingest(
             catalog=catalog,
@@ -121,7 +126,7 @@ async def open_runtime(
             max_tokens=max_tokens,
             tokenizer=tokenizer,
         )
-        fingerprint = pipeline_fingerprint(f"{converter.fingerprint}|{chunker}", embedder.spec)
+        fingerprint = pipeline_fingerprint(f"{converter.fingerprint}|{chunker}", model.spec)
         yield Runtime(
             settings=settings,
             database_url=database_url,
@@ -131,6 +136,7 @@ async def open_runtime(
             chunks=chunks,
             blobs=blobs,
             converter=converter,
+            model=model,
             embedder=embedding,
             answerer=_answerer(embedding),
             submit=Submit(
@@ -151,11 +157,37 @@ async def open_runtime(
 # --- single resources, for callers that need no more ---------------------------------------
 
 
+@asynccontextmanager
+async def open_doorbell(settings: Settings) -> "AsyncIterator[RedisDoorbell]":
+    """Open the doorbell of the services.
+
+    Starts the embedded Valkey, or joins the one that runs, when no Redis is configured. Does not
+    fail when a configured one is away: ringing does.
+    """
+    try:
+        from ragcore.adapters.redis.doorbell import RedisDoorbell
+    except ImportError as error:
+        raise MissingExtra("install the queue with `pip install 'ragcore[worker]'`") from error
+    from ragcore.embedded import embedded_servers
+
+    async with AsyncExitStack() as stack:
+        if settings.redis_url is not None:
+            redis_url = settings.redis_url.get_secret_value()
+        else:
+            servers = embedded_servers(settings.data_dir, postgres=False)
+            redis_url = (await stack.enter_async_context(servers)).redis_url
+        doorbell = RedisDoorbell(redis_url)
+        stack.push_async_callback(doorbell.aclose)
+        yield doorbell
+
+
 def open_converter(settings: Settings) -> Converter:
     """Return a converter; its children start with the first file."""
     from ragcore.adapters.docling.converter import ConversionOptions, DoclingConverter
 
-    return DoclingConverter(ConversionOptions(**settings.conversion.model_dump()))
+    counters = "ragcore.adapters.models.tokenizers:load_counter"
+    options = ConversionOptions(**settings.conversion.model_dump(), counters=counters)
+    return DoclingConverter(options)
 
 
 async def open_embedder(settings: Settings) -> Embedder:
