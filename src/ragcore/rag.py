@@ -15,6 +15,7 @@ from uuid import uuid4
 
 from ragcore.errors import InvalidInput, Rejected
 from ragcore.flows.submit import Upload, markdown_key
+from ragcore.llamaindex.bridge import Bridged
 from ragcore.model import (
     Answer,
     Collection,
@@ -36,10 +37,12 @@ from ragcore.steps import filtering
 from ragcore.steps.identity import checked_collection, id_from_uri
 
 if TYPE_CHECKING:
-    from llama_index.core.base.base_retriever import BaseRetriever
     from llama_index.core.base.embeddings.base import BaseEmbedding
-    from llama_index.core.vector_stores.types import BasePydanticVectorStore
     from llama_index.vector_stores.supabase import SupabaseVectorStore
+
+    from ragcore.llamaindex.query_engine import RagQueryEngine
+    from ragcore.llamaindex.retriever import RagRetriever
+    from ragcore.llamaindex.vector_store import RagVectorStore
 
 Source = str | Path | bytes
 Filters = Mapping[str, Any] | Filter
@@ -66,8 +69,15 @@ class Rag:
     Every method that changes something may be repeated safely.
     """
 
-    def __init__(self, runtime: Runtime, stack: AsyncExitStack, collection: str) -> None:
+    def __init__(
+        self,
+        runtime: Runtime,
+        anywhere: "Bridged[Runtime]",
+        stack: AsyncExitStack,
+        collection: str,
+    ) -> None:
         self._runtime = runtime
+        self._anywhere = anywhere
         self._stack = stack
         self.collection = collection
         """The collection used when a call names none."""
@@ -235,7 +245,7 @@ class Rag:
         engine = self.query_engine(
             collection=collection, top_k=top_k, mode=mode, filters=filters, explain=explain
         )
-        return await engine.answer(question, generate=generate)
+        return await engine.ask(question)
 
     # --- LlamaIndex ------------------------------------------------------------------------
 
@@ -247,12 +257,12 @@ class Rag:
         mode: SearchMode = "hybrid",
         filters: Filters | None = None,
         explain: bool = False,
-    ) -> "BaseRetriever":
+    ) -> "RagRetriever":
         """Return a LlamaIndex retriever over the collection."""
         from ragcore.llamaindex.retriever import RagRetriever
 
         return RagRetriever(
-            self._runtime.search,
+            self._anywhere.part(lambda runtime: runtime.search),
             collection=self.collection if collection is None else collection,
             top_k=self._top_k(top_k),
             mode=mode,
@@ -268,18 +278,24 @@ class Rag:
         mode: SearchMode = "hybrid",
         filters: Filters | None = None,
         explain: bool = False,
-    ) -> Any:
+    ) -> "RagQueryEngine":
         """Return the LlamaIndex query engine that `ask` runs through."""
-        from ragcore.llamaindex.query_engine import RagQueryEngine
+        from ragcore.llamaindex.query_engine import AnswererSynthesizer, RagQueryEngine
 
         retriever = self.retriever(
             collection=collection, top_k=top_k, mode=mode, filters=filters, explain=explain
         )
-        return RagQueryEngine(retriever, self._runtime.answerer)
+        answerer = self._anywhere.part(lambda runtime: runtime.answerer)
+        return RagQueryEngine(retriever, AnswererSynthesizer(answerer))
 
-    def vector_store(self, *, collection: str | None = None) -> "BasePydanticVectorStore":
+    def vector_store(self, *, collection: str | None = None) -> "RagVectorStore":
         """Return a LlamaIndex vector store over the collection's chunks."""
-        raise NotImplementedError
+        from ragcore.llamaindex.vector_store import RagVectorStore
+
+        return RagVectorStore(
+            self._anywhere.part(lambda runtime: runtime.nodes),
+            collection=collection or self.collection,
+        )
 
     def supabase_vector_store(self, *, collection: str | None = None) -> "SupabaseVectorStore":
         """Return the stock Supabase vector store over the same collection, for reading.
@@ -486,7 +502,13 @@ class Opening:
                 open_runtime(self._settings, embedder=embedder)
             )
             await runtime.open_collection(self._collection)
-            return Rag(runtime, stack.pop_all(), self._collection)
+            if embedder is None and runtime.model.spec.model.startswith("bundled:"):
+                embedder = runtime.model  # bound to no event loop, so one in memory is enough
+            anywhere = Bridged.opened_by(
+                lambda: open_runtime(self._settings, embedder=embedder), home=runtime
+            )
+            stack.push_async_callback(anywhere.aclose)
+            return Rag(runtime, anywhere, stack.pop_all(), self._collection)
 
 
 async def convert(

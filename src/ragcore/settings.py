@@ -62,6 +62,9 @@ class ConversionSettings(_Group):
     ocr_languages: tuple[str, ...] = Field(
         default=("rus", "eng"), description="Tesseract language packs."
     )
+    artifacts: Path | None = Field(
+        default=None, description="Folder with Docling's own models, for `pdf_profile=full`."
+    )
 
 
 class ChunkingSettings(_Group):

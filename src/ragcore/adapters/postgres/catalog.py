@@ -18,6 +18,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from ragcore.adapters.postgres import chunks, sql
 from ragcore.adapters.postgres.errors import translated
+from ragcore.adapters.postgres.filters import document_condition
 from ragcore.errors import (
     CollectionNotFound,
     DocumentNotFound,
@@ -543,9 +544,7 @@ def _is_repeat(current: Mapping[str, Any], sha256: bytes, fingerprint: str) -> b
 def _document_filter(filter_: Filter | None) -> tuple[str, Mapping[str, Any]]:
     if filter_ is None:
         return "true", {}
-    from ragcore.adapters.postgres import filters
-
-    return filters.document_condition(filter_)
+    return document_condition(filter_)
 
 
 def _jsonb(value: Metadata | None) -> Jsonb | None:

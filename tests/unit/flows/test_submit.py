@@ -1,0 +1,136 @@
+from collections.abc import AsyncIterator
+from hashlib import sha256
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+
+from ragcore.errors import DocumentTooLarge, IdempotencyConflict, InvalidInput, QueueUnavailable
+from ragcore.flows.submit import Submit, Upload, original_key
+from ragcore.steps.identity import id_from_bytes
+from ragcore.testing.contracts.catalog import claimed, indexed
+from ragcore.testing.memory.blobs import MemoryBlobs
+from ragcore.testing.memory.catalog import MemoryCatalog
+
+
+class Bell:
+    """A doorbell that remembers, or one whose Redis is away."""
+
+    def __init__(self, *, is_away: bool = False) -> None:
+        self.rung: list[UUID] = []
+        self.is_away = is_away
+
+    async def ring(self, job_id: UUID, *, priority: int = 0) -> None:
+        if self.is_away:
+            raise QueueUnavailable("Redis is away")
+        self.rung.append(job_id)
+
+
+@pytest.fixture
+def catalog() -> MemoryCatalog:
+    return MemoryCatalog("default")
+
+
+@pytest.fixture
+def blobs() -> MemoryBlobs:
+    return MemoryBlobs()
+
+
+@pytest.fixture
+def bell() -> Bell:
+    return Bell()
+
+
+@pytest.fixture
+def submit(catalog: MemoryCatalog, blobs: MemoryBlobs, bell: Bell) -> Submit:
+    return Submit(catalog, blobs, bell, fingerprint="one", max_bytes=10)
+
+
+async def put_in_place(catalog: MemoryCatalog, job_id: UUID) -> None:
+    await catalog.put_in_place(await claimed(catalog, job_id), indexed("text"))
+
+
+async def test_an_upload_is_stored_recorded_and_rung(
+    submit: Submit, catalog: MemoryCatalog, blobs: MemoryBlobs, bell: Bell
+) -> None:
+    job = await submit.stream(pieces(b"te", b"xt"), Upload("default"))
+    assert (job.status, job.document_id) == ("queued", id_from_bytes(sha256(b"text").digest()))
+    assert bell.rung == [job.job_id]
+    lease = await claimed(catalog, job.job_id)
+    assert blobs.files[original_key(lease.version_id)][0] == b"text"
+
+
+async def test_a_bell_that_fails_loses_nothing(
+    catalog: MemoryCatalog, blobs: MemoryBlobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    submit = Submit(catalog, blobs, Bell(is_away=True), fingerprint="one", max_bytes=10)
+    job = await submit.stream(pieces(b"text"), Upload("default"))
+    assert await catalog.waiting() == [job]
+    assert "waits for the sweep" in caplog.text
+
+
+async def test_too_much_is_refused_while_it_streams(submit: Submit, blobs: MemoryBlobs) -> None:
+    with pytest.raises(DocumentTooLarge, match="10 bytes"):
+        await submit.stream(pieces(b"x" * 6, b"x" * 6), Upload("default"))
+    assert blobs.files == {}
+
+
+@pytest.mark.parametrize(
+    "upload",
+    [
+        Upload("Default"),
+        Upload("default", document_id="a/b"),
+        Upload("default", document_id=""),
+        Upload("default", metadata={"a": float("nan")}),
+        Upload("default", metadata={"a": "\0"}),
+        Upload("default", metadata={"a": "\ud800"}),
+        Upload("default", metadata={"a": "x" * 70_000}),
+    ],
+)
+async def test_what_cannot_be_recorded_is_refused_before_it_is_stored(
+    submit: Submit, blobs: MemoryBlobs, upload: Upload
+) -> None:
+    with pytest.raises(InvalidInput):
+        await submit.stream(pieces(b"text"), upload)
+    assert blobs.files == {}
+
+
+async def test_the_same_bytes_again_leave_no_second_file(
+    submit: Submit, catalog: MemoryCatalog, blobs: MemoryBlobs, bell: Bell
+) -> None:
+    first = await submit.stream(pieces(b"text"), Upload("default"))
+    await put_in_place(catalog, first.job_id)
+    again = await submit.stream(pieces(b"text"), Upload("default"))
+    assert again.outcome == "unchanged"
+    assert len(blobs.files) == 1
+    assert bell.rung == [first.job_id]
+
+
+async def test_an_unchanged_local_file_is_not_copied(
+    submit: Submit, catalog: MemoryCatalog, blobs: MemoryBlobs, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.txt"
+    path.write_bytes(b"text")
+    upload = Upload("default", uri=path.as_uri())
+    known = {"sha256": sha256(b"text").digest(), "size": 4}
+    first = await submit.file(path, upload, **known)
+    assert first.document_id.startswith("report.txt~")
+    await put_in_place(catalog, first.job_id)
+    blobs.files.clear()
+    assert (await submit.file(path, upload, **known)).outcome == "unchanged"
+    assert blobs.files == {}
+
+
+async def test_a_conflicting_key_leaves_its_file_to_the_sweep_only(
+    submit: Submit, blobs: MemoryBlobs
+) -> None:
+    await submit.stream(pieces(b"one"), Upload("default", idempotency_key="k"))
+    with pytest.raises(IdempotencyConflict):
+        await submit.stream(pieces(b"two"), Upload("default", idempotency_key="k"))
+    again = await submit.stream(pieces(b"one"), Upload("default", idempotency_key="k"))
+    assert again.status == "queued"
+
+
+async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
+    for part in parts:
+        yield part
