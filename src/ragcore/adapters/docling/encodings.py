@@ -2,7 +2,8 @@
 
 Order of trust: a byte order mark, UTF-16 without one where its pattern is unmistakable, valid
 UTF-8, what the file declares of itself, the Cyrillic single-byte encodings judged by Russian letter
-frequencies, then charset-normalizer. Text that passes for no encoding is no text.
+frequencies, the Latin ones by their letters, then charset-normalizer (on a page or less it takes
+French for Polish, hence the judging). Text that passes for no encoding is no text.
 """
 
 import codecs
@@ -107,7 +108,7 @@ def _single_or_multibyte(data: bytes, declared: str | None) -> str:
     cyrillic = _cyrillic(sample)
     if declared and _decodes(data, declared) and not (cyrillic and _is_western(declared)):
         return codecs.lookup(declared).name
-    return cyrillic or _by_charset_normalizer(sample) or "cp1252"
+    return cyrillic or _latin(sample) or _by_charset_normalizer(sample) or "cp1252"
 
 
 def _lines_beyond_ascii(data: bytes) -> Iterable[bytes]:
@@ -148,7 +149,7 @@ _RUSSIAN_LETTERS = {
     "в": 4.54, "л": 4.40, "к": 3.49, "м": 3.21, "д": 2.98, "п": 2.81, "у": 2.62, "я": 2.01,
     "ы": 1.90, "ь": 1.74, "г": 1.70, "з": 1.65, "б": 1.59, "ч": 1.44, "й": 1.21, "х": 0.97,
     "ж": 0.94, "ш": 0.73, "ю": 0.64, "ц": 0.48, "щ": 0.36, "э": 0.32, "ф": 0.26, "ъ": 0.04,
-    "ё": 0.04, "і": 0.5, "ї": 0.2, "є": 0.2, "ґ": 0.02, "ў": 0.1, "ј": 0.1, "љ": 0.05, "њ": 0.05,
+    "ё": 0.30, "і": 0.5, "ї": 0.2, "є": 0.2, "ґ": 0.02, "ў": 0.1, "ј": 0.1, "љ": 0.05, "њ": 0.05,
     "ћ": 0.05, "ђ": 0.05, "џ": 0.02, "ќ": 0.02, "ѓ": 0.02, "ѕ": 0.02,
 }  # fmt: skip
 _LETTER_SCORE = {letter: math.log(share / 100) for letter, share in _RUSSIAN_LETTERS.items()}
@@ -158,7 +159,7 @@ _WORST_MEAN = -5.0
 """Russian prose scores about −3.2 a character in its own encoding, below −6 in another."""
 
 # A capital after a small letter, or Latin next to Cyrillic, inside one word.
-_BROKEN_WORD = re.compile(r"[а-яё][А-ЯЁ]|[A-Za-z][А-Яа-яЁё]|[А-Яа-яЁё][A-Za-z]")
+_BROKEN_WORD = re.compile(r"[а-яѐ-џґ][Ѐ-ЯҐ]|[A-Za-z][Ѐ-џ]|[Ѐ-џ][A-Za-z]")
 
 
 def _cyrillic(sample: bytes) -> str | None:
@@ -183,6 +184,33 @@ def _character_score(character: str) -> float:
     if character in _PUNCTUATION:
         return _PUNCTUATION_SCORE
     return _LETTER_SCORE.get(character.lower(), _STRANGER_SCORE)
+
+
+# The letters beyond ASCII of the languages that an encoding was made for.
+_LATIN_LETTERS = {
+    "cp1252": "àâäæçéèêëîïôöœùûüÿñáíóúßåøãõìòªº",
+    "cp1250": "ąćęłńóśźżáčďéěíňřšťúůýžőűäöüßâăîşţđô",
+    "iso8859-2": "ąćęłńóśźżáčďéěíňřšťúůýžőűäöüßâăîşţđô",
+    "cp1254": "çğıöşüâîû\u0307",
+    "cp1257": "āčēģīķļņšūžąęėįųõäöüåæø",
+}
+_MOSTLY = 0.9
+
+
+def _latin(sample: bytes) -> str | None:
+    """Return the Latin encoding under which most letters are ones its languages use."""
+    shares = {
+        name: _share_of_letters(sample.decode(name, errors="replace"), letters)
+        for name, letters in _LATIN_LETTERS.items()
+    }
+    best = max(shares, key=shares.__getitem__)  # the first of equals: the more common one
+    return best if shares[best] > _MOSTLY else None
+
+
+def _share_of_letters(text: str, letters: str) -> float:
+    foreign = [character for character in text.lower() if character > "\x7f"]
+    foreign = [character for character in foreign if character not in _PUNCTUATION]
+    return sum(character in letters for character in foreign) / max(len(foreign), 1)
 
 
 def _by_charset_normalizer(sample: bytes) -> str | None:

@@ -60,7 +60,7 @@ def leave_network() -> bool:
     only adds a wall. Call it before any thread starts.
     """
     if os.geteuid() == 0:
-        return _libc().unshare(_CLONE_NEWNET) == 0
+        return bool(_libc().unshare(_CLONE_NEWNET) == 0)
     user, group = os.geteuid(), os.getegid()
     if _libc().unshare(_CLONE_NEWUSER | _CLONE_NEWNET) != 0:
         return False

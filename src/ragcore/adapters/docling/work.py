@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragcore.adapters.docling import counters, encodings, formats, guards, office, reading
+from ragcore.adapters.docling import chunker, counters, encodings, formats, guards, office, reading
 from ragcore.adapters.docling.formats import SourceFormat
 from ragcore.adapters.docling.options import ConversionOptions
 from ragcore.errors import NoTextFound
@@ -33,7 +33,6 @@ Tell = Callable[[Stage, float], None]
 def preload() -> None:
     """Import what every file needs, so that a waiting child is warm."""
     import docling.document_converter  # noqa: F401
-    import docling_core.transforms.chunker.hybrid_chunker  # noqa: F401
 
 
 def convert(
@@ -55,12 +54,21 @@ def convert(
         )
         read = time.perf_counter()
         tell("chunking", 0.0)
-        chunks = _chunk(result.document, request, options)
+        markdown = chunker.to_markdown(result.document)
+        chunks = _chunk(result.document, markdown, request, options)
         _require_text(chunks, result)
-        return _compose(
-            request, source, result, chunks,
-            seconds={"convert": read - started, "chunk": time.perf_counter() - read},
-        )  # fmt: skip
+        seconds = {"convert": read - started, "chunk": time.perf_counter() - read}
+    markdown_path, docling_path = _write_down(result.document, markdown, request.directory)
+    return ConvertedDocument(
+        chunks=tuple(chunks),
+        title=result.title,
+        language=main_language(chunks),
+        extracted=result.extracted,
+        report=_report(source, result, chunks),
+        markdown_path=str(markdown_path),
+        docling_path=str(docling_path),
+        seconds=seconds,
+    )
 
 
 @contextmanager
@@ -138,13 +146,20 @@ def _reading_options(
 
 
 def _chunk(
-    document: "DoclingDocument", request: ConversionRequest, options: ConversionOptions
+    document: "DoclingDocument",
+    markdown: str,
+    request: ConversionRequest,
+    options: ConversionOptions,
 ) -> Sequence[Chunk]:
     count = counters.load(request.tokenizer, options.counters)
-    return [
-        Chunk(f"{_digest(request.path)[:16]}-{n}", n, item.text, item.text, count(item.text))
-        for n, item in enumerate(document.texts)
-    ]
+    return chunker.chunk_document(
+        document,
+        max_tokens=request.max_tokens,
+        count_tokens=lambda text: count(request.prefix + text),
+        language_hint=request.language,
+        seed=_digest(request.path),
+        markdown=markdown,
+    )
 
 
 def _digest(path: Path) -> str:
@@ -161,27 +176,6 @@ def _require_text(chunks: Sequence[Chunk], result: reading.Reading) -> None:
         return
     reasons = "; ".join(result.warnings) or "it is empty, or holds pictures only"
     raise NoTextFound(f"no text was found in the file: {reasons}")
-
-
-def _compose(
-    request: ConversionRequest,
-    source: _Source,
-    result: reading.Reading,
-    chunks: Sequence[Chunk],
-    *,
-    seconds: dict[str, float],
-) -> ConvertedDocument:
-    markdown, docling = _write_down(result.document, request.directory)
-    return ConvertedDocument(
-        chunks=tuple(chunks),
-        title=result.title,
-        language=main_language(chunks),
-        extracted=result.extracted,
-        report=_report(source, result, chunks),
-        markdown_path=str(markdown),
-        docling_path=str(docling),
-        seconds=seconds,
-    )
 
 
 def main_language(chunks: Sequence[Chunk]) -> str | None:
@@ -211,9 +205,9 @@ def _report(source: _Source, result: reading.Reading, chunks: Sequence[Chunk]) -
     )
 
 
-def _write_down(document: "DoclingDocument", directory: Path) -> tuple[Path, Path]:
-    markdown, docling = directory / "document.md", directory / "document.json.gz"
-    markdown.write_text(document.export_to_markdown(), encoding="utf-8")
+def _write_down(document: "DoclingDocument", markdown: str, directory: Path) -> tuple[Path, Path]:
+    text, docling = directory / "document.md", directory / "document.json.gz"
+    text.write_text(markdown, encoding="utf-8")
     body = document.model_dump_json(by_alias=True, exclude_none=True).encode()
     docling.write_bytes(gzip.compress(body, compresslevel=6, mtime=0))  # same document, same bytes
-    return markdown, docling
+    return text, docling
