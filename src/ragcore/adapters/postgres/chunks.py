@@ -16,8 +16,11 @@ from psycopg_pool import AsyncConnectionPool
 from ragcore.adapters.postgres import sql
 from ragcore.adapters.postgres.collections import require_name
 from ragcore.adapters.postgres.errors import translated
+from ragcore.adapters.postgres.layout import context_of, passage, stored_metadata
+from ragcore.adapters.postgres.search import SQL as SEARCH
+from ragcore.adapters.postgres.search import Search
 from ragcore.errors import CollectionMismatch, CollectionNotFound
-from ragcore.model import Chunk, Passage, Place, Vectors
+from ragcore.model import Candidates, Chunk, Filter, Passage, Vector, Vectors
 from ragcore.steps.languages import text_search_config
 
 SQL: Final = sql.load("queries.sql")
@@ -61,46 +64,26 @@ async def copy_chunks(
         ):
             copy.set_types(_COPIED_TYPES)
             for chunk, vector in zip(chunks, vectors, strict=True):
-                await copy.write_row(
-                    (
-                        chunk.chunk_id,
-                        vector,
-                        Jsonb(stored_metadata(chunk, document_id)),
-                        document_no,
-                        document_id,
-                        chunk.ordinal,
-                        chunk.tokens,
-                        chunk.language,
-                        text_search_config(chunk.language),
-                        context_of(chunk),
-                        False,
-                    )
-                )
+                await copy.write_row(_row(chunk, vector, document_no, document_id))
     except errors.DataException as error:
-        raise _mismatch(collection, vectors.shape[1], error) from error
+        raise _mismatch(collection, vectors.shape[1]) from error
     return len(chunks)
 
 
-def stored_metadata(chunk: Chunk, document_id: str) -> dict[str, Any]:
-    """Return what `metadata` of an ingested chunk holds: flat, as the stock clients like it."""
-    page = chunk.page
-    found = {
-        "text": chunk.text,
-        "doc_id": document_id,
-        "headings": list(chunk.headings),
-        "elements": list(chunk.elements),
-        "places": [[place.page, place.box] for place in chunk.places],
-        "page": page,
-        "start": chunk.start,
-        "end": chunk.end,
-    }
-    return {name: value for name, value in found.items() if value is not None and value != []}
-
-
-def context_of(chunk: Chunk) -> str | None:
-    """Return what `embedding_text` says beyond the text, so that its words are found as well."""
-    context = chunk.embedding_text.removesuffix(chunk.text).strip()
-    return context or None
+def _row(chunk: Chunk, vector: Vector, document_no: int, document_id: str) -> tuple[Any, ...]:
+    return (
+        chunk.chunk_id,
+        vector,
+        Jsonb(stored_metadata(chunk, document_id)),
+        document_no,
+        document_id,
+        chunk.ordinal,
+        chunk.tokens,
+        chunk.language,
+        text_search_config(chunk.language),
+        context_of(chunk),
+        False,
+    )
 
 
 # --- the port ------------------------------------------------------------------------------
@@ -113,6 +96,32 @@ class PostgresChunks:
         """`exact_rows`: filters that match at most so many chunks are scanned exactly."""
         self._pool = pool
         self._exact_rows = exact_rows
+
+    async def candidates(
+        self,
+        collection: str,
+        *,
+        vector: Vector | None,
+        text: str | None,
+        filters: Filter | None = None,
+        vector_limit: int = 50,
+        keyword_limit: int = 50,
+    ) -> Candidates:
+        search = Search(
+            collection=require_name(collection),
+            vector=vector,
+            text=text,
+            filters=filters,
+            vector_limit=vector_limit,
+            keyword_limit=keyword_limit,
+            exact_rows=self._exact_rows,
+        )
+        found = await self._run(search)
+        if search.is_short(found):
+            # Dead rows in the vector index, a filter far away from the question, rare words alone:
+            # look at every row rather than return too little.
+            found = await self._run(search.exhaustive())
+        return search.candidates(found)
 
     async def passages(self, collection: str, chunk_ids: Sequence[str]) -> Sequence[Passage]:
         rows = await self._rows(collection, "passages", {"chunk_ids": list(chunk_ids)})
@@ -134,6 +143,23 @@ class PostgresChunks:
             found.setdefault(row["asked"], []).append(passage(collection, row))
         return found
 
+    async def _run(self, search: Search) -> list[DictRow]:
+        query, values = search.statement()
+        try:
+            async with (
+                self._connection(search.collection) as connection,
+                connection.pipeline(),  # settings and statement leave together: one round trip
+                connection.transaction(),
+            ):
+                await connection.execute(SEARCH["settings"], search.settings())
+                cursor = connection.cursor(row_factory=dict_row)
+                await cursor.execute(query, values)
+                return await cursor.fetchall()
+        except errors.DataException as error:
+            if search.vector is None:
+                raise
+            raise _mismatch(search.collection, len(search.vector)) from error
+
     async def _rows(self, collection: str, name: str, values: Mapping[str, Any]) -> list[DictRow]:
         query = _of(collection, name)
         async with self._connection(collection) as connection:
@@ -154,43 +180,12 @@ class PostgresChunks:
                     ) from error
 
 
-def passage(collection: str, row: Mapping[str, Any]) -> Passage:
-    """Make a passage of a row of `passages`, `document_chunks` or `neighbours`."""
-    stored = row["stored"]
-    own = {} if row["document_metadata"] is None else row["document_metadata"]
-    return Passage(
-        chunk_id=row["id"],
-        document_id=row["document_id"],
-        collection=collection,
-        ordinal=row["ordinal"] or 0,
-        text=stored.get("text", ""),
-        title=row["title"],
-        uri=row["uri"],
-        headings=tuple(stored.get("headings", ())),
-        places=_places(stored.get("places", ())),
-        elements=tuple(stored.get("elements", ())),
-        language=row["language"],
-        metadata=_without_text(stored) if row["own_metadata"] else own,
-    )
-
-
-def _places(stored: Sequence[tuple[int, Sequence[float] | None]]) -> tuple[Place, ...]:
-    return tuple(
-        Place(page, None if box is None else (box[0], box[1], box[2], box[3]))
-        for page, box in stored
-    )
-
-
-def _without_text(stored: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in stored.items() if name != "text"}
-
-
 def _of(collection: str, name: str) -> str:
     return SQL[name].replace("{collection}", require_name(collection))
 
 
-def _mismatch(collection: str, dimension: int, error: Exception) -> CollectionMismatch:
+def _mismatch(collection: str, dimension: int) -> CollectionMismatch:
     return CollectionMismatch(
-        f"Collection {collection!r} does not take vectors of {dimension!r} dimensions ({error}):"
-        " configure the embedding model that it was made with"
+        f"Collection {collection!r} does not take vectors of {dimension!r} dimensions:"
+        " configure the embedding model that it was made with, or use another collection"
     )

@@ -1,8 +1,8 @@
 """Filters as SQL conditions; `steps/filtering.py` says what they mean.
 
 Documents are filtered on their row `d` of ragcore.documents, rows that carry their own metadata
-(nodes of LlamaIndex and of stock clients) on themselves, as `t`. A condition may be NULL where it is
-not true; below a NOT it never is, so that a negation matches where a field is missing.
+(nodes of LlamaIndex and of stock clients) on themselves, as `t`. A condition may be NULL where it
+is not true; below a NOT it never is, so that a negation matches where a field is missing.
 """
 
 from collections.abc import Mapping, Sequence

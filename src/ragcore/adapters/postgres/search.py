@@ -1,0 +1,136 @@
+"""One search as one statement: which fragments of search.sql it is made of, what its rows mean."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from ragcore.adapters.postgres import filters, sql
+from ragcore.adapters.postgres.layout import passage
+from ragcore.model import AllOf, Candidate, Candidates, Filter, Term, Vector
+
+SQL: Final = sql.load("search.sql")
+
+_MOST_TERMS: Final = 64
+"""Lexemes of a question that are looked for, from its beginning."""
+
+_MOST_COUNTED: Final = 50_000
+"""A word's frequency is counted no further."""
+
+_MOST_QUESTION_CHARACTERS: Final = 10_000
+
+_ALL: Final = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Search:
+    """What is searched for, and how much work that may take."""
+
+    collection: str
+    """A checked name: it goes into the statement's text."""
+    vector: Vector | None
+    text: str | None
+    filters: Filter | None
+    vector_limit: int
+    keyword_limit: int
+    exact_rows: int
+    """Up to so many rows are scanned exactly."""
+    postings: int = 20_000
+    """Most postings read to propose chunks; the words more frequent than that are looked up."""
+
+    def exhaustive(self) -> "Search":
+        """Return the same search with no limit to its work: it returns all there is."""
+        return replace(self, exact_rows=_ALL, postings=_ALL)
+
+    def settings(self) -> Mapping[str, str]:
+        """Return the parameters of `settings`."""
+        return {"ef_search": str(min(1000, max(100, 2 * self.vector_limit)))}
+
+    def statement(self) -> tuple[str, Mapping[str, Any]]:
+        """Return the statement and its parameters. Raises InvalidFilter."""
+        wanted = AllOf(()) if self.filters is None else self.filters
+        document_filter, document_values = filters.document_condition(wanted)
+        own_filter, own_values = filters.own_condition(wanted)
+        statement = SQL["search"]
+        for name, fragment in self._fragments().items():
+            statement = statement.replace(f"{{{name}}}", fragment)
+        statement = (
+            statement.replace("{document_filter}", document_filter)
+            .replace("{own_filter}", own_filter)
+            .replace("{collection}", self.collection)
+        )
+        return statement, {**document_values, **own_values, **self._values()}
+
+    def is_short(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Tell whether a leg returned less than it might have."""
+        return self._missing_nearest(rows) > 0 or self._may_miss_words(rows)
+
+    def candidates(self, rows: Sequence[Mapping[str, Any]]) -> Candidates:
+        """Make sense of the statement's rows: at least one, for what holds of the collection."""
+        header = rows[0]
+        return Candidates(
+            candidates=tuple(_candidate(self.collection, row) for row in rows if row["id"]),
+            terms=tuple(Term(*term) for term in json.loads(header["terms"] or "[]")),
+            total_chunks=header["total_chunks"],
+            languages=json.loads(header["languages"] or "{}"),
+            exact=header["are_few"],
+            shortfall=self._missing_nearest(rows),
+        )
+
+    def _fragments(self) -> Mapping[str, str]:
+        """The fragments by name, outer ones first."""
+        is_filtered = self.filters is not None
+        nearest, worded = "none", "none"
+        if self.vector is not None:
+            nearest = "nearest_matching" if is_filtered else "nearest"
+        if self.text is not None:
+            worded = "worded_matching" if is_filtered else "worded"
+        return {
+            "matching": SQL["matching" if is_filtered else "none"],
+            "few": SQL["few_matching" if is_filtered else "few_at_all"],
+            "nearest": SQL[nearest],
+            "terms": SQL["no_terms" if self.text is None else "terms"],
+            "worded": SQL[worded],
+            "lets_through": SQL["lets_through"],
+            "bm25": SQL["bm25"],
+            "cosine": SQL["no_cosine" if self.vector is None else "cosine"],
+        }
+
+    def _values(self) -> Mapping[str, Any]:
+        return {
+            "vector": self.vector,
+            # NUL can't be sent; what else a question holds, the parser takes for white space.
+            "text": (self.text or "").replace("\0", " ")[:_MOST_QUESTION_CHARACTERS],
+            "vector_limit": self.vector_limit,
+            "keyword_limit": self.keyword_limit,
+            "exact_rows": self.exact_rows,
+            "postings": self.postings,
+            "most_terms": _MOST_TERMS,
+            "most_counted": _MOST_COUNTED,
+        }
+
+    def _missing_nearest(self, rows: Sequence[Mapping[str, Any]]) -> int:
+        if self.vector is None:
+            return 0
+        header = rows[0]
+        there: int = header["total_chunks"] if self.filters is None else header["matching"]
+        found = sum(row["vector_rank"] is not None for row in rows)
+        return max(0, min(self.vector_limit, there) - found)
+
+    def _may_miss_words(self, rows: Sequence[Mapping[str, Any]]) -> bool:
+        """Whether the words that were only looked up could propose more chunks."""
+        header = rows[0]
+        held = sum(frequency > 0 for _, frequency, _ in json.loads(header["terms"] or "[]"))
+        found = sum(row["keyword_rank"] is not None for row in rows)
+        return header["essential_terms"] < held and found < self.keyword_limit
+
+
+def _candidate(collection: str, row: Mapping[str, Any]) -> Candidate:
+    return Candidate(
+        passage=passage(collection, row),
+        cosine=row["cosine"],
+        bm25=row["bm25"],
+        vector_rank=row["vector_rank"],
+        keyword_rank=row["keyword_rank"],
+        matched=tuple(row["matched"] or ()),
+    )

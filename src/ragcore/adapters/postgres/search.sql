@@ -1,0 +1,240 @@
+-- What search reads: one statement for both legs, made of fragments by search.py.
+-- {collection} is a checked name, the other names in braces are fragments of this file or conditions
+-- made by filters.py.
+
+-- name: settings
+-- For this transaction alone: a pooler may give the next one another server process. The
+-- extension's schema is looked up, because it is `public` here and `extensions` there.
+SELECT set_config('search_path', quote_ident(nspname), true),
+       set_config('jit', 'off', true),
+       set_config('hnsw.ef_search', %(ef_search)s, true),
+       CASE WHEN iterates THEN set_config('hnsw.iterative_scan', 'relaxed_order', true) END,
+       CASE WHEN iterates THEN set_config('hnsw.max_scan_tuples', '200000', true) END
+FROM pg_extension
+JOIN pg_namespace ON pg_namespace.oid = extnamespace
+CROSS JOIN LATERAL (SELECT string_to_array(extversion, '.')::int[] >= '{0,8}') v (iterates)
+WHERE extname = 'vector';
+
+-- name: search
+-- Both legs from one snapshot; chunks.py puts the fragments below in place of what stands in
+-- braces. Few rows to look at (a narrow filter, a small collection) are scanned exactly; many are
+-- met on the way through the vector index. The branch not taken costs nothing: its condition is
+-- checked once, before it starts.
+WITH counts AS MATERIALIZED (
+    SELECT config, language, sum(chunks) AS chunks, sum(words) AS words
+    FROM ragcore.chunk_counts
+    WHERE collection = '{collection}'
+    GROUP BY config, language
+), total AS MATERIALIZED (
+    SELECT coalesce(sum(chunks), 0)::bigint AS chunks,
+           greatest(sum(words) / nullif(sum(chunks), 0), 1)::float8 AS mean_length
+    FROM counts
+), matching AS MATERIALIZED (
+    {matching}
+), few AS MATERIALIZED (
+    {few}
+), nearest AS MATERIALIZED (
+    {nearest}
+), terms AS MATERIALIZED (
+    {terms}
+), essential AS MATERIALIZED (
+    -- The rarest words propose; common ones are only looked up for what those propose.
+    SELECT term, idf
+    FROM (SELECT *, sum(frequency) OVER (ORDER BY frequency, term) AS running FROM terms) ranked
+    WHERE frequency > 0
+      AND (running <= %(postings)s OR running - frequency < 4 * %(keyword_limit)s)
+), worded AS MATERIALIZED (
+    {worded}
+), scored AS MATERIALIZED (
+    SELECT chunk_no, sum(found.score) AS bm25, array_agg(terms.term ORDER BY terms.term) AS matched
+    FROM (SELECT chunk_no FROM nearest UNION SELECT chunk_no FROM worded) proposed
+    CROSS JOIN terms
+    CROSS JOIN LATERAL (
+        SELECT {bm25} AS score
+        FROM ragcore."postings_{collection}" p
+        WHERE p.term = terms.term AND p.chunk_no = proposed.chunk_no
+    ) found
+    GROUP BY chunk_no
+), by_vector AS (
+    SELECT chunk_no, row_number() OVER (ORDER BY distance, chunk_no) AS vector_rank FROM nearest
+), by_words AS (
+    SELECT chunk_no, row_number() OVER (ORDER BY bm25 DESC, chunk_no) AS keyword_rank
+    FROM worded JOIN scored USING (chunk_no)
+    ORDER BY keyword_rank
+    LIMIT %(keyword_limit)s
+)
+SELECT header.*, t.id, t.ordinal, t.language, t.metadata AS stored, t.own_metadata,
+       coalesce(t.document_id, t.metadata ->> 'doc_id', '') AS document_id,
+       d.title, d.uri, d.metadata AS document_metadata, {cosine} AS cosine,
+       coalesce(scored.bm25, 0) AS bm25, scored.matched, v.vector_rank, w.keyword_rank
+FROM (
+    SELECT (SELECT chunks FROM total) AS total_chunks,
+           (SELECT count(*) FROM matching) AS matching,
+           (SELECT are_few FROM few) AS are_few,
+           (SELECT count(*) FROM essential) AS essential_terms,
+           (SELECT json_agg(json_build_array(term, frequency, idf) ORDER BY frequency, term)::text
+            FROM terms) AS terms,
+           (SELECT json_object_agg(language, chunks)::text
+            FROM (SELECT language, sum(chunks) AS chunks FROM counts
+                  WHERE language IS NOT NULL GROUP BY language HAVING sum(chunks) > 0) spoken)
+               AS languages
+) header
+LEFT JOIN (
+    by_vector v
+    FULL JOIN by_words w USING (chunk_no)
+    JOIN vecs."{collection}" t USING (chunk_no)
+    LEFT JOIN scored USING (chunk_no)
+    LEFT JOIN ragcore.documents d USING (document_no)
+) ON true
+ORDER BY v.vector_rank, w.keyword_rank;
+
+-- name: none
+SELECT NULL::bigint AS chunk_no, NULL::tid AS tid, NULL::float8 AS distance WHERE false;
+
+-- name: matching
+-- What the filter lets through, no further than one row over the limit.
+SELECT chunk_no, tid FROM (
+    SELECT t.chunk_no, t.ctid AS tid
+    FROM ragcore.documents d JOIN vecs."{collection}" t USING (document_no)
+    WHERE d.collection = '{collection}' AND NOT t.own_metadata AND ({document_filter})
+    UNION ALL
+    SELECT t.chunk_no, t.ctid FROM vecs."{collection}" t WHERE t.own_metadata AND ({own_filter})
+) found
+LIMIT %(exact_rows)s::bigint + 1;
+
+-- name: few_matching
+SELECT count(*) <= %(exact_rows)s AS are_few FROM matching;
+
+-- name: few_at_all
+SELECT chunks <= %(exact_rows)s AS are_few FROM total;
+
+-- name: lets_through
+-- The filter on a row met elsewhere. A scalar subquery, for the planner can't turn it into a join
+-- and lose the order of the vector index.
+CASE WHEN t.own_metadata THEN ({own_filter}) ELSE (
+    SELECT {document_filter} FROM ragcore.documents d WHERE d.document_no = t.document_no
+) END;
+
+-- name: nearest
+(SELECT t.chunk_no, t.vec <=> %(vector)s AS distance
+ FROM vecs."{collection}" t
+ WHERE NOT (SELECT are_few FROM few)
+ ORDER BY t.vec <=> %(vector)s
+ LIMIT %(vector_limit)s)
+UNION ALL
+(SELECT chunk_no, distance
+ FROM (SELECT t.chunk_no, t.vec <=> %(vector)s AS distance
+       FROM vecs."{collection}" t
+       WHERE (SELECT are_few FROM few)
+       OFFSET 0) every
+ ORDER BY distance
+ LIMIT %(vector_limit)s);
+
+-- name: nearest_matching
+(SELECT t.chunk_no, t.vec <=> %(vector)s AS distance
+ FROM vecs."{collection}" t
+ WHERE NOT (SELECT are_few FROM few) AND {lets_through}
+ ORDER BY t.vec <=> %(vector)s
+ LIMIT %(vector_limit)s)
+UNION ALL
+(SELECT chunk_no, distance
+ FROM (SELECT t.chunk_no, t.vec <=> %(vector)s AS distance
+       FROM vecs."{collection}" t
+       WHERE t.ctid = ANY (ARRAY(SELECT tid FROM matching)) AND (SELECT are_few FROM few)
+       OFFSET 0) every
+ ORDER BY distance
+ LIMIT %(vector_limit)s);
+
+-- name: terms
+-- The question's lexemes under every configuration the collection holds. The configuration that
+-- drops the most words knows the question's language: what it drops is no word for the others.
+-- Frequencies are counted up to a limit.
+SELECT term, frequency,
+       ln(1 + (greatest((SELECT chunks FROM total) - frequency, 0) + 0.5) / (frequency + 0.5))::float8
+           AS idf
+FROM (
+    WITH read AS MATERIALIZED (
+        SELECT config, lexeme, position
+        FROM (SELECT DISTINCT config FROM counts WHERE chunks > 0) held
+        CROSS JOIN LATERAL unnest(to_tsvector(config::regconfig, ragcore.words_of(%(text)s)))
+        CROSS JOIN LATERAL unnest(positions) position
+    ), kept AS (
+        SELECT position FROM read WHERE config = (
+            SELECT config FROM read GROUP BY config ORDER BY count(*), config LIMIT 1)
+    )
+    SELECT lexeme AS term, (
+        SELECT count(*) FROM (
+            SELECT FROM ragcore."postings_{collection}" p WHERE p.term = read.lexeme
+            LIMIT %(most_counted)s
+        ) counted
+    ) AS frequency
+    FROM read
+    WHERE position IN (SELECT position FROM kept)
+    GROUP BY lexeme
+    ORDER BY min(position)
+    LIMIT %(most_terms)s
+) asked;
+
+-- name: no_terms
+SELECT NULL::text AS term, NULL::bigint AS frequency, NULL::float8 AS idf WHERE false;
+
+-- name: bm25
+-- k1 = 1.2, b = 0.75
+terms.idf * 2.2 * p.tf
+    / (p.tf + 1.2 * (0.25 + p.length / (SELECT mean_length FROM total) * 0.75));
+
+-- name: worded
+SELECT chunk_no
+FROM (
+    SELECT chunk_no, sum(p.score) AS score
+    FROM essential terms
+    CROSS JOIN LATERAL (
+        SELECT p.chunk_no, {bm25} AS score
+        FROM ragcore."postings_{collection}" p
+        WHERE p.term = terms.term
+    ) p
+    GROUP BY chunk_no
+) summed
+ORDER BY score DESC, chunk_no
+LIMIT 4 * %(keyword_limit)s;
+
+-- name: worded_matching
+(SELECT chunk_no
+ FROM (
+    SELECT chunk_no, sum(p.score) AS score
+    FROM essential terms
+    CROSS JOIN LATERAL (
+        SELECT p.chunk_no, {bm25} AS score
+        FROM ragcore."postings_{collection}" p
+        WHERE p.term = terms.term AND NOT (SELECT are_few FROM few)
+    ) p
+    GROUP BY chunk_no
+    ORDER BY score DESC, chunk_no
+ ) summed
+ CROSS JOIN LATERAL (
+    SELECT FROM vecs."{collection}" t WHERE t.chunk_no = summed.chunk_no AND {lets_through} OFFSET 0
+ ) matched
+ ORDER BY score DESC, chunk_no
+ LIMIT 4 * %(keyword_limit)s)
+UNION ALL
+(SELECT chunk_no
+ FROM (
+    SELECT matching.chunk_no, sum(p.score) AS score
+    FROM matching
+    CROSS JOIN terms
+    CROSS JOIN LATERAL (
+        SELECT {bm25} AS score
+        FROM ragcore."postings_{collection}" p
+        WHERE p.term = terms.term AND p.chunk_no = matching.chunk_no
+          AND (SELECT are_few FROM few)
+    ) p
+    GROUP BY matching.chunk_no
+ ) summed
+ ORDER BY score DESC, chunk_no
+ LIMIT 4 * %(keyword_limit)s);
+
+-- name: cosine
+1 - (t.vec <=> %(vector)s);
+
+-- name: no_cosine
+NULL::float8;
