@@ -14,7 +14,7 @@ from uuid import UUID
 import dramatiq
 import redis
 from dramatiq.brokers.redis import RedisBroker
-from dramatiq.errors import ConnectionError as BrokerConnectionError
+from dramatiq.errors import BrokerConnectionError
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
@@ -45,7 +45,7 @@ class RedisDoorbell:
             socket_connect_timeout=_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 1),  # one more try, for a connection that went stale
         )
-        self._broker = RedisBroker(
+        self._broker = RedisBroker(  # type: ignore[no-untyped-call]  # dramatiq's is untyped
             client=self._client,
             middleware=[],
             heartbeat_timeout=_HEARTBEAT_MS,
@@ -68,7 +68,7 @@ class RedisDoorbell:
     async def unheard(self) -> int:
         """Return how many messages no worker has taken yet. Raises QueueUnavailable."""
         length = await self._call(lambda: self._client.llen(f"dramatiq:{self._queue}"))
-        return int(length)  # type: ignore[arg-type]  # redis-py types both of its clients at once
+        return int(length)
 
     async def server_version(self) -> str:
         """Return the server's version as it names itself. Raises QueueUnavailable."""
@@ -85,7 +85,8 @@ class RedisDoorbell:
         `grace_seconds`. What `hear` raises is logged by dramatiq, and the message is done.
         """
         hearing = _Hearing(hear)
-        dramatiq.actor(hearing.work, broker=self._broker, actor_name=_ACTOR, queue_name=self._queue)
+        actor = dramatiq.actor(broker=self._broker, actor_name=_ACTOR, queue_name=self._queue)
+        actor(hearing.work)
         worker = dramatiq.Worker(
             self._broker,
             queues={self._queue},

@@ -1,0 +1,128 @@
+"""Errors → `application/problem+json`. The one table from class to status."""
+
+import logging
+from http import HTTPStatus
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from ragcore_api.schemas import Problem
+from starlette.exceptions import HTTPException
+
+from ragcore.errors import (
+    Conflict,
+    ConversionError,
+    DocumentTooLarge,
+    ForbiddenUrl,
+    InvalidInput,
+    NotFound,
+    RagError,
+    Rejected,
+    Unavailable,
+    UnfitModel,
+    Unsupported,
+    UnsupportedFormat,
+)
+
+STATUS: dict[type[RagError], HTTPStatus] = {
+    NotFound: HTTPStatus.NOT_FOUND,
+    Rejected: HTTPStatus.BAD_REQUEST,
+    InvalidInput: HTTPStatus.UNPROCESSABLE_ENTITY,
+    UnsupportedFormat: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    DocumentTooLarge: HTTPStatus.REQUEST_ENTITY_TOO_LARGE,
+    ForbiddenUrl: HTTPStatus.FORBIDDEN,
+    UnfitModel: HTTPStatus.UNPROCESSABLE_ENTITY,
+    ConversionError: HTTPStatus.UNPROCESSABLE_ENTITY,
+    Conflict: HTTPStatus.CONFLICT,
+    Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
+    Unsupported: HTTPStatus.INTERNAL_SERVER_ERROR,
+    RagError: HTTPStatus.INTERNAL_SERVER_ERROR,
+}
+"""The nearest ancestor of an error decides."""
+
+_RETRY_AFTER_SECONDS = 5
+
+log = logging.getLogger(__name__)
+
+
+def status_of(kind: type[RagError]) -> HTTPStatus:
+    """Return the status of an error class: its own, or its nearest ancestor's."""
+    return next(STATUS[ancestor] for ancestor in kind.__mro__ if ancestor in STATUS)
+
+
+def problems(*kinds: type[RagError]) -> dict[int | str, dict[str, Any]]:
+    """Document, for OpenAPI, the errors that a route may answer with."""
+    documented: dict[int | str, dict[str, Any]] = {}
+    for kind in kinds:
+        status = status_of(kind)
+        codes = documented.get(status.value, {}).get("description", status.phrase + ":")
+        documented[status.value] = {
+            "model": Problem,
+            "description": f"{codes} `{kind.code}`",
+            "content": {"application/problem+json": {}},
+        }
+    return documented
+
+
+def install(app: FastAPI) -> None:
+    """Have every error answered in the same shape."""
+    app.add_exception_handler(RagError, _answer_expected)
+    app.add_exception_handler(RequestValidationError, _answer_invalid)
+    app.add_exception_handler(HTTPException, _answer_http)
+    app.add_exception_handler(Exception, _answer_bug)
+
+
+def problem(
+    request: Request, status: HTTPStatus, *, code: str, detail: str, retry: bool = False
+) -> JSONResponse:
+    """Make an answer; details of a 5xx are for the log, except for what the caller may wait for."""
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not retry:
+        detail = "internal error; the log of the service has the details"
+    content = Problem(
+        type=f"urn:ragcore:problem:{code}",
+        title=status.phrase,
+        status=status.value,
+        detail=detail,
+        code=code,
+        request_id=getattr(request.state, "request_id", ""),
+    )
+    return JSONResponse(
+        content.model_dump(),
+        status_code=status.value,
+        media_type="application/problem+json",
+        headers={"Retry-After": str(_RETRY_AFTER_SECONDS)} if retry else None,
+    )
+
+
+async def _answer_expected(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RagError)
+    status = status_of(type(error))
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+        log.error("%s %s: %s: %s", request.method, request.url.path, error.code, error)
+    return problem(request, status, code=error.code, detail=str(error), retry=error.retryable)
+
+
+async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    complaints = [
+        f"{'.'.join(str(part) for part in each['loc'])}: {each['msg']}" for each in error.errors()
+    ]
+    return problem(
+        request,
+        HTTPStatus.UNPROCESSABLE_ENTITY,
+        code=InvalidInput.code,
+        detail="; ".join(complaints),
+    )
+
+
+async def _answer_http(request: Request, error: Exception) -> JSONResponse:
+    """What the framework refuses by itself: an unknown path, a wrong method, a broken body."""
+    assert isinstance(error, HTTPException)
+    status = HTTPStatus(error.status_code)
+    return problem(request, status, code=status.name.lower(), detail=str(error.detail))
+
+
+async def _answer_bug(request: Request, error: Exception) -> JSONResponse:
+    log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
+    return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, code=RagError.code, detail="")

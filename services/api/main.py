@@ -1,0 +1,84 @@
+"""The application: what is open while it serves, and what stands before its routes."""
+
+import asyncio
+import importlib
+import logging
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from ragcore_api import errors
+from ragcore_api.guard import LoopbackOnly, RequestIds
+from ragcore_api.routes import documents, health, ingest, jobs, questions
+
+from ragcore import __version__
+from ragcore.errors import RagError
+from ragcore.rag import Rag
+from ragcore.runtime import open_doorbell, open_runtime
+from ragcore.settings import Settings
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    """Serve until SIGTERM or SIGINT. Exits with 1 and one line when it can't start."""
+    settings = Settings()
+    logging.basicConfig(
+        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
+    )
+    config = uvicorn.Config(
+        create_app(settings),
+        host=settings.host,
+        port=settings.port,
+        log_config=None,
+        access_log=settings.log_level == "debug",
+        timeout_graceful_shutdown=10,
+    )
+    server = uvicorn.Server(config)
+    server.run()
+    if not server.started:
+        sys.exit(1)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """Make the application; nothing is opened before it serves."""
+    app = FastAPI(
+        title="ragcore",
+        version=__version__,
+        description="Documents in, cited answers out.",
+        lifespan=_lifespan(settings),
+    )
+    errors.install(app)
+    app.add_middleware(LoopbackOnly)
+    app.add_middleware(RequestIds)  # the last one added stands first
+    for module in (ingest, jobs, documents, questions, health):
+        app.include_router(module.router)
+    return app
+
+
+def _lifespan(
+    settings: Settings,
+) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
+        async with AsyncExitStack() as stack:
+            try:
+                doorbell = await stack.enter_async_context(open_doorbell(settings))
+                runtime = await stack.enter_async_context(open_runtime(settings, doorbell=doorbell))
+                rag = Rag(runtime, AsyncExitStack(), settings.collection)
+                await runtime.open_collection(settings.collection)
+                await _warm_up()
+            except RagError as error:
+                log.error("%s: %s", error.code, error)
+                raise
+            yield {"rag": rag, "doorbell": doorbell}
+
+    return lifespan
+
+
+async def _warm_up() -> None:
+    """Import what the first question would otherwise wait seconds for."""
+    await asyncio.to_thread(importlib.import_module, "ragcore.llamaindex.query_engine")

@@ -1,0 +1,1 @@
+"""The routes: each translates a request, calls one thing of the library, and translates back."""

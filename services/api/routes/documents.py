@@ -1,0 +1,28 @@
+"""The documents that are there."""
+
+from typing import Annotated
+
+from fastapi import APIRouter, Query
+from ragcore_api.deps import RagDep
+from ragcore_api.errors import problems
+from ragcore_api.schemas import CollectionName, DocumentOut, DocumentsOut
+
+from ragcore.errors import Unavailable
+
+router = APIRouter(prefix="/documents", tags=["documents"])
+
+
+@router.get("", responses=problems(Unavailable))
+async def documents(
+    rag: RagDep,
+    collection: Annotated[CollectionName | None, Query()] = None,
+    limit: Annotated[int, Query(ge=1, le=500)] = 50,
+    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+) -> DocumentsOut:
+    """List the documents of a collection in order of their ids."""
+    found = await rag.documents(collection=collection, limit=limit + 1, after=cursor)
+    page = found[:limit]
+    return DocumentsOut(
+        documents=[DocumentOut.of(document) for document in page],
+        next_cursor=page[-1].document_id if len(found) > limit else None,
+    )
