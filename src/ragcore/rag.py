@@ -292,10 +292,9 @@ class Rag:
         """Return a LlamaIndex vector store over the collection's chunks."""
         from ragcore.llamaindex.vector_store import RagVectorStore
 
-        return RagVectorStore(
-            self._anywhere.part(lambda runtime: runtime.nodes),
-            collection=collection or self.collection,
-        )
+        name = checked_collection(collection or self.collection)
+        nodes = self._anywhere.part(lambda runtime: runtime.nodes(name))
+        return RagVectorStore(nodes, collection=name)
 
     def supabase_vector_store(self, *, collection: str | None = None) -> "SupabaseVectorStore":
         """Return the stock Supabase vector store over the same collection, for reading.

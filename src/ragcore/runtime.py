@@ -35,6 +35,7 @@ from ragcore.settings import Settings
 from ragcore.steps.identity import pipeline_fingerprint
 
 if TYPE_CHECKING:
+    from ragcore.adapters.postgres.nodes import PostgresNodes
     from ragcore.adapters.postgres.pool import Pool
     from ragcore.adapters.redis.doorbell import RedisDoorbell
 
@@ -73,6 +74,14 @@ class Runtime:
             chunker=self.chunker,
             language=language,
             strict=strict,
+        )
+
+    def nodes(self, collection: str) -> "PostgresNodes":
+        """Return a collection's rows as LlamaIndex nodes; it is made on first use."""
+        from ragcore.adapters.postgres.nodes import PostgresNodes
+
+        return PostgresNodes(
+            self.pool, collection, prepare=lambda: self.open_collection(collection)
         )
 
 
