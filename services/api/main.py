@@ -17,7 +17,7 @@ from ragcore_api.routes import documents, health, ingest, jobs, questions
 from ragcore import __version__
 from ragcore.errors import RagError
 from ragcore.rag import Rag
-from ragcore.runtime import open_doorbell, open_runtime
+from ragcore.runtime import open_doorbell
 from ragcore.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -67,9 +67,7 @@ def _lifespan(
         async with AsyncExitStack() as stack:
             try:
                 doorbell = await stack.enter_async_context(open_doorbell(settings))
-                runtime = await stack.enter_async_context(open_runtime(settings, doorbell=doorbell))
-                rag = Rag(runtime, AsyncExitStack(), settings.collection)
-                await runtime.open_collection(settings.collection)
+                rag = await stack.enter_async_context(Rag.open(settings, doorbell=doorbell))
                 await _warm_up()
             except RagError as error:
                 log.error("%s: %s", error.code, error)

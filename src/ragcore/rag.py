@@ -30,7 +30,7 @@ from ragcore.model import (
     SearchMode,
     SearchResult,
 )
-from ragcore.ports import ConversionRequest, Converter, Embedder
+from ragcore.ports import ConversionRequest, Converter, Doorbell, Embedder
 from ragcore.runtime import Runtime, as_embedder, open_converter, open_runtime
 from ragcore.settings import Settings
 from ragcore.steps import filtering
@@ -90,18 +90,20 @@ class Rag:
         collection: str | None = None,
         data_dir: str | Path | None = None,
         embedding: "Embedder | BaseEmbedding | None" = None,
+        doorbell: Doorbell | None = None,
     ) -> "Opening":
         """Open everything: to be awaited, or used by `async with`.
 
         Settings come from the environment when none are given; without a configured database an
         embedded PostgreSQL is started, or joined, in `data_dir`. `embedding` replaces the
-        configured model. Raises CollectionMismatch when the collection was made with another
-        model, Unsupported and Unavailable and their children.
+        configured model; `doorbell` tells workers of submitted jobs. Raises CollectionMismatch
+        when the collection was made with another model, Unsupported and Unavailable and their
+        children.
         """
         settings = settings or Settings()
         if data_dir is not None:
             settings = settings.model_copy(update={"data_dir": Path(data_dir).resolve()})
-        return Opening(settings, collection or settings.collection, embedding)
+        return Opening(settings, collection or settings.collection, embedding, doorbell)
 
     async def close(self) -> None:
         """Close all connections and children. The embedded server stops with its last user."""
@@ -471,9 +473,14 @@ class Opening:
     """What `Rag.open` returns: await it, or enter it."""
 
     def __init__(
-        self, settings: Settings, collection: str, embedding: "Embedder | BaseEmbedding | None"
+        self,
+        settings: Settings,
+        collection: str,
+        embedding: "Embedder | BaseEmbedding | None",
+        doorbell: Doorbell | None,
     ) -> None:
         self._settings = settings
+        self._doorbell = doorbell
         self._collection = checked_collection(collection)
         self._embedding = embedding
         self._rag: Rag | None = None
@@ -498,7 +505,7 @@ class Opening:
         async with AsyncExitStack() as stack:
             embedder = None if self._embedding is None else as_embedder(self._embedding)
             runtime = await stack.enter_async_context(
-                open_runtime(self._settings, embedder=embedder)
+                open_runtime(self._settings, embedder=embedder, doorbell=self._doorbell)
             )
             await runtime.open_collection(self._collection)
             if embedder is None and runtime.model.spec.model.startswith("bundled:"):
