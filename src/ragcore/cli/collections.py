@@ -6,6 +6,7 @@ import typer
 
 from ragcore.cli import options, output, session
 from ragcore.cli.documents import receipt_line
+from ragcore.errors import CollectionNotFound
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,8 +67,12 @@ def create_collection(
     """
 
     async def create() -> "Collection":
-        async with session.opened() as rag:
-            return await rag.create_collection(name, language=language, strict=strict)
+        from ragcore.steps.identity import checked_collection
+
+        async with session.opened_runtime() as runtime:
+            return await runtime.open_collection(
+                checked_collection(name), language=language, strict=strict
+            )
 
     collection = session.run_async(create, as_json=as_json)
     if as_json:
@@ -89,12 +94,12 @@ def show_collection(name: Name, as_json: options.AsJson = False) -> None:
     """
 
     async def fetch() -> dict[str, Any]:
-        async with session.opened() as rag:
-            collection = await rag.collection(name)
-            return next(
-                _as_object(*entry)
-                for entry in await rag.collections()
-                if entry[0].name == collection.name
+        async with session.opened_runtime() as runtime:
+            for collection, documents, chunks in await runtime.collections.list():
+                if collection.name == name:
+                    return _as_object(collection, documents, chunks)
+            raise CollectionNotFound(
+                f"there is no collection {name!r}; `ragcore collections list` shows what is there"
             )
 
     shown = session.run_async(fetch, as_json=as_json)
@@ -125,8 +130,8 @@ def delete_collection(
         typer.confirm(f"Delete collection {name!r} and all in it?", abort=True, err=True)
 
     async def delete() -> "DeletionReceipt":
-        async with session.opened() as rag:
-            return await rag.delete_collection(name)
+        async with session.opened_runtime() as runtime:
+            return await runtime.forget.collection(name)
 
     receipt = session.run_async(delete, as_json=as_json)
     if as_json:
@@ -136,8 +141,8 @@ def delete_collection(
 
 
 async def _fetch_all() -> "Sequence[tuple[Collection, int, int]]":
-    async with session.opened() as rag:
-        return await rag.collections()
+    async with session.opened_runtime() as runtime:
+        return await runtime.collections.list()
 
 
 def _as_object(collection: "Collection", documents: int, chunks: int) -> dict[str, Any]:

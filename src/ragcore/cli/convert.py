@@ -1,20 +1,17 @@
 """`ragcore convert`: what is understood of a file; nothing is stored and no server is started."""
 
-import gzip
 import sys
-import tempfile
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ragcore.cli import options, output, session
 
 if TYPE_CHECKING:
-    from ragcore.model import ConvertedDocument
-
+    from ragcore.rag import Conversion
 
 _ASK = "-"
 
@@ -50,8 +47,8 @@ def convert(
 ) -> None:
     """Show what is understood of a file, without storing it.
 
-    With --json the whole result is one document: chunks, what was found in the file, and the
-    reading report.
+    With --json the whole result is one document: chunks, what was found in the file, the reading
+    report and the Markdown.
 
     \b
     Examples:
@@ -64,72 +61,39 @@ def convert(
     """
     if password == _ASK:
         password = typer.prompt("Password", hide_input=True, err=True)
-
-    async def read() -> str:
-        with tempfile.TemporaryDirectory(prefix="ragcore-convert-") as directory:
-            converted = await _convert(path, password, Path(directory))
-            for warning in converted.report.warnings:
-                output.warn(warning)
-            return output.json_text(converted) if as_json else _WRITERS[to](converted)
-
-    text = session.run_async(read, as_json=as_json)
+    conversion = session.run_async(lambda: _convert(path, password), as_json=as_json)
+    for warning in conversion.document.report.warnings:
+        output.warn(warning)
+    text = output.json_text(_as_object(conversion)) if as_json else _WRITERS[to](conversion)
     if target_file is not None:
         target_file.write_text(text + "\n", encoding="utf-8")
     else:
         sys.stdout.write(text + "\n")
 
 
-async def _convert(path: Path, password: str | None, directory: Path) -> "ConvertedDocument":
-    """Read one file in a conversion child, cut for the configured embedding model."""
+async def _convert(path: Path, password: str | None) -> "Conversion":
     settings = session.load_settings()
-    from ragcore.ports import ConversionRequest
-    from ragcore.runtime import open_converter, open_embedder, tokenizer_name
+    with output.stderr_console().status(f"Reading {path.name} …"):
+        from ragcore.rag import convert
 
-    embedder = await open_embedder(settings)
-    converter = open_converter(settings)
-    try:
-        with output.stderr_console().status(f"Reading {path.name} …"):
-            return await converter.convert(
-                ConversionRequest(
-                    path=path.resolve(),
-                    filename=path.name,
-                    mime_type=None,
-                    directory=directory,
-                    max_tokens=min(settings.chunking.max_tokens, embedder.spec.max_tokens),
-                    tokenizer=tokenizer_name(settings, embedder),
-                    prefix=embedder.spec.document_prefix,
-                    password=password,
-                )
-            )
-    finally:
-        await converter.aclose()
-        await embedder.aclose()
+        return await convert(settings, path, password=password)
 
 
-def _markdown(converted: "ConvertedDocument") -> str:
-    if converted.markdown_path is None:
-        return _text(converted)
-    return Path(converted.markdown_path).read_text(encoding="utf-8").rstrip("\n")
+def _as_object(conversion: "Conversion") -> dict[str, Any]:
+    """Return all that was found; the paths in the result point at files that are gone."""
+    found: dict[str, Any] = output.jsonable(conversion.document)
+    del found["markdown_path"], found["docling_path"]
+    return found | {"markdown": conversion.markdown}
 
 
-def _docling_json(converted: "ConvertedDocument") -> str:
-    if converted.docling_path is None:
-        return "null"
-    return gzip.decompress(Path(converted.docling_path).read_bytes()).decode()
-
-
-def _text(converted: "ConvertedDocument") -> str:
+def _text(conversion: "Conversion") -> str:
     """Return the chunks' own text; a table is Markdown here, too."""
-    return "\n\n".join(chunk.text for chunk in converted.chunks)
+    return "\n\n".join(chunk.text for chunk in conversion.document.chunks)
 
 
-def _chunks(converted: "ConvertedDocument") -> str:
-    return output.json_text(converted.chunks)
-
-
-_WRITERS: "dict[Target, Callable[[ConvertedDocument], str]]" = {
-    Target.markdown: _markdown,
-    Target.json: _docling_json,
+_WRITERS: "dict[Target, Callable[[Conversion], str]]" = {
+    Target.markdown: lambda conversion: conversion.markdown.rstrip("\n"),
+    Target.json: lambda conversion: conversion.docling_json,
     Target.text: _text,
-    Target.chunks: _chunks,
+    Target.chunks: lambda conversion: output.json_text(conversion.document.chunks),
 }

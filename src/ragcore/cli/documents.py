@@ -10,7 +10,7 @@ from ragcore.errors import DocumentNotFound
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ragcore.model import DeletionReceipt, Document, Passage
+    from ragcore.model import DeletionReceipt, Document, Passage, ReadingReport
 
 app = typer.Typer(
     help="List, show and delete documents.", no_args_is_help=True, rich_markup_mode=None
@@ -39,9 +39,12 @@ def list_documents(
     """
 
     async def fetch() -> "Sequence[Document]":
-        async with session.opened(collection) as rag:
-            return await rag.documents(
-                filters=options.read_filters(filters), limit=limit, after=after
+        async with session.opened_runtime() as runtime:
+            return await runtime.catalog.documents(
+                collection or runtime.settings.collection,
+                filters=options.parsed_filters(filters),
+                limit=limit,
+                after=after,
             )
 
     documents = list(session.run_async(fetch, as_json=as_json))
@@ -67,7 +70,7 @@ def show_document(
     chunks: Annotated[bool, typer.Option("--chunks", help="Print its chunks, too.")] = False,
     as_json: options.AsJson = False,
 ) -> None:
-    """Show one document: where it came from, what was found in it, and its chunks.
+    """Show one document: where it came from, what was found in it, and how well it was read.
 
     \b
     Examples:
@@ -77,17 +80,20 @@ def show_document(
     Exit code 4 when there is no such document.
     """
 
-    async def fetch() -> "tuple[Document, Sequence[Passage]]":
-        async with session.opened(collection) as rag:
-            document = await rag.document(document_id)
-            return document, await rag.chunks(document_id) if chunks else ()
+    async def fetch() -> "tuple[Document, ReadingReport, Sequence[Passage]]":
+        async with session.opened_runtime() as runtime:
+            name = collection or runtime.settings.collection
+            document = await runtime.catalog.document(name, document_id)
+            report = await runtime.catalog.reading_report(name, document_id)
+            found = await runtime.chunks.document_chunks(name, document_id) if chunks else ()
+            return document, report, found
 
-    document, found = session.run_async(fetch, as_json=as_json)
+    document, report, found = session.run_async(fetch, as_json=as_json)
+    shown: dict[str, Any] = output.jsonable(document) | {"reading_report": output.jsonable(report)}
     if as_json:
-        shown: dict[str, Any] = output.jsonable(document)
         output.print_json(shown | ({"chunk_list": list(found)} if chunks else {}))
         return
-    _print_fields(output.jsonable(document))
+    _print_fields(shown)
     console = output.stdout_console()
     for chunk in found:
         page = "" if chunk.page is None else f" · page {chunk.page}"
@@ -116,8 +122,9 @@ def delete_documents(
         typer.confirm(f"Delete {len(document_ids)} document(s) for good?", abort=True, err=True)
 
     async def delete() -> "DeletionReceipt":
-        async with session.opened(collection) as rag:
-            return await rag.delete(document_ids)
+        async with session.opened_runtime() as runtime:
+            name = collection or runtime.settings.collection
+            return await runtime.forget.documents(name, document_ids)
 
     receipt = session.run_async(delete, as_json=as_json)
     if as_json:

@@ -1,4 +1,4 @@
-"""`ragcore ingest`: files, folders, URLs and standard input into a collection."""
+"""`ragcore ingest`: files, folders and standard input into a collection."""
 
 import asyncio
 import sys
@@ -17,15 +17,17 @@ from ragcore.errors import InvalidInput, RagError
 
 if TYPE_CHECKING:
     from ragcore.model import Job
-    from ragcore.runtime import Rag
+    from ragcore.rag import Rag
 
 _STDIN = "-"
+_MORE_THAN_CONVERTED = 2
+"""Files under way beyond those being converted, so that embedding does not wait for them."""
 
 
 def ingest(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="PATH…", help="Files, folders, URLs; - reads text from stdin."),
+        typer.Argument(metavar="PATH…", help="Files and folders; - reads text from stdin."),
     ],
     collection: options.Collection = None,
     metadata: Annotated[
@@ -47,22 +49,21 @@ def ingest(
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Documents worked on at once. [default: RAGCORE_CONVERSION__PROCESSES]"
+            min=1, help="Documents worked on at once. [default: RAGCORE_CONVERSION__PROCESSES + 2]"
         ),
     ] = None,
     as_json: options.AsJson = False,
 ) -> None:
     """Read documents and make them searchable.
 
-    A file that was ingested before is recognised: unchanged, it costs nothing; changed, it
-    replaces the old version at once. A file that can't be read is reported, and never stops the
-    others.
+    A file is known by its path: ingested again it costs nothing when it is unchanged, and
+    replaces the old version at once when it changed. A file that can't be read is reported, and
+    never stops the others.
 
     \b
     Examples:
       ragcore ingest report.pdf
       ragcore ingest papers/ --collection research --metadata year=2026
-      ragcore ingest https://example.org/page.html
       ragcore ingest notes/ --watch
       echo "The pump was replaced in May." | ragcore ingest - --title "Pump log"
 
@@ -127,7 +128,7 @@ def _check_combination(sources: Sequence[str], said: _Said, *, watch: bool) -> N
     if not single and (said.title is not None or said.document_id is not None):
         raise InvalidInput("--title and --document-id go with a single document, not with several")
     if watch and not all(Path(source).exists() for source in sources):
-        raise InvalidInput("--watch takes existing files and folders, no URLs and no stdin")
+        raise InvalidInput("--watch takes existing files and folders")
 
 
 # --- once ----------------------------------------------------------------------------------
@@ -135,7 +136,7 @@ def _check_combination(sources: Sequence[str], said: _Said, *, watch: bool) -> N
 
 async def _ingest(sources: Sequence[str], said: _Said, jobs: int | None) -> list[_Result]:
     expanded = _expand(sources)
-    async with session.opened(said.collection) as rag:
+    async with session.opened() as rag:
         with ingest_progress(len(expanded)) as progress:
             return await _ingest_all(rag, expanded, said, jobs, progress)
 
@@ -163,7 +164,7 @@ async def _ingest_all(
         for number, source in waiting:
             results[number] = await _ingest_one(rag, source, said, progress)
 
-    at_once = jobs or rag.settings.conversion.processes
+    at_once = jobs or rag.runtime.settings.conversion.processes + _MORE_THAN_CONVERTED
     async with asyncio.TaskGroup() as group:
         for _ in range(at_once):
             group.create_task(work())
@@ -194,6 +195,7 @@ async def _submit(
     rag: "Rag", source: str, said: _Said, on_progress: "Callable[[Job], None]"
 ) -> "Sequence[Job]":
     common: dict[str, Any] = {
+        "collection": said.collection,
         "document_id": said.document_id,
         "title": said.title,
         "metadata": said.metadata,
@@ -201,7 +203,7 @@ async def _submit(
     }
     if source == _STDIN:
         text = await asyncio.to_thread(sys.stdin.read)
-        return await rag.ingest_text(text, **common)
+        return [await rag.ingest_text(text, **common)]
     return await rag.ingest(source, **common)
 
 
@@ -211,7 +213,7 @@ async def _submit(
 async def _watch(sources: Sequence[str], said: _Said, jobs: int | None, as_json: bool) -> None:
     """Ingest once, then whatever changes, until interrupted. Deleted files stay ingested."""
     paths = [Path(source) for source in sources]
-    async with session.opened(said.collection) as rag:
+    async with session.opened() as rag:
         known = watching.snapshot(paths)
         await _ingest_and_tell(rag, [str(path) for path in known], said, jobs, as_json)
         sys.stderr.write("Watching for changes; Ctrl-C stops.\n")

@@ -59,9 +59,10 @@ def search(
     """
 
     async def find() -> "SearchResult":
-        async with session.opened(collection) as rag:
+        async with session.opened() as rag:
             return await rag.search(
                 question,
+                collection=collection,
                 top_k=top_k,
                 mode=mode.value,
                 filters=options.read_filters(filters),
@@ -109,9 +110,10 @@ def ask(
     """
 
     async def answer() -> "Answer":
-        async with session.opened(collection) as rag:
+        async with session.opened() as rag:
             return await rag.ask(
                 question,
+                collection=collection,
                 top_k=top_k,
                 mode=mode.value,
                 filters=options.read_filters(filters),

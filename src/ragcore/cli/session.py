@@ -1,10 +1,10 @@
-"""From the environment to an open `Rag`, for as long as one command runs."""
+"""From the environment to open resources, for as long as one command runs."""
 
 import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 from ragcore.cli.output import errors_told, stderr_console
@@ -13,7 +13,8 @@ from ragcore.errors import NotConfigured
 if TYPE_CHECKING:
     from pydantic import ValidationError
 
-    from ragcore.runtime import Rag
+    from ragcore.rag import Rag
+    from ragcore.runtime import Runtime
     from ragcore.settings import Settings
 
 Result = TypeVar("Result")
@@ -50,17 +51,36 @@ def _explain(error: "ValidationError") -> str:
 
 
 @asynccontextmanager
-async def opened(collection: str | None = None) -> "AsyncIterator[Rag]":
-    """Open a Rag with the settings of the environment, and close it."""
+async def opened() -> "AsyncIterator[Rag]":
+    """Open a Rag with the settings of the environment, and close it.
+
+    Commands name their collection in each call, not here: opening one makes it, and a question
+    to a collection that does not exist shall fail.
+    """
     settings = load_settings()
     with stderr_console().status("Opening ragcore …"):
-        from ragcore.runtime import Rag
+        from ragcore.rag import Rag
 
-        rag = await Rag.open(settings, collection=collection)
+        rag = await Rag.open(settings)
     try:
         yield rag
     finally:
         await rag.close()
+
+
+@asynccontextmanager
+async def opened_runtime() -> "AsyncIterator[Runtime]":
+    """Open the stores without opening a collection, for looking at them and tidying up.
+
+    So a collection of another embedding model, which a Rag refuses to open, can be deleted.
+    """
+    settings = load_settings()
+    async with AsyncExitStack() as stack:
+        with stderr_console().status("Opening ragcore …"):
+            from ragcore.runtime import open_runtime
+
+            runtime = await stack.enter_async_context(open_runtime(settings))
+        yield runtime
 
 
 def run_async(main: Callable[[], Awaitable[Result]], *, as_json: bool) -> Result:
