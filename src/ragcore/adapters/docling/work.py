@@ -157,7 +157,7 @@ def _chunk(
         max_tokens=request.max_tokens,
         count_tokens=lambda text: count(request.prefix + text),
         language_hint=request.language,
-        seed=_digest(request.path),
+        seed=request.seed or _digest(request.path),
         markdown=markdown,
     )
 
