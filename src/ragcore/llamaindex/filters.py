@@ -49,18 +49,12 @@ def filter_of(filters: MetadataFilters | None) -> Filter | None:
     return _combined(filters)
 
 
-def restricted(
-    filters: Filter | None, *, node_ids: list[str] | None, document_ids: list[str] | None
-) -> Filter | None:
-    """Narrow a filter to nodes and documents of these ids; None leaves that kind open."""
-    parts: list[Filter] = [] if filters is None else [filters]
-    if node_ids is not None:
-        parts.append(Condition("chunk_id", "in", list(node_ids)))
-    if document_ids is not None:
-        parts.append(Condition("document_id", "in", list(document_ids)))
-    if len(parts) > 1:
-        return AllOf(tuple(parts))
-    return parts[0] if parts else None
+def of_documents(filters: Filter | None, document_ids: list[str] | None) -> Filter | None:
+    """Narrow a filter to documents of these ids; None leaves them open."""
+    if document_ids is None:
+        return filters
+    named = Condition("document_id", "in", list(document_ids))
+    return named if filters is None else AllOf((filters, named))
 
 
 def _combined(filters: MetadataFilters) -> Filter:

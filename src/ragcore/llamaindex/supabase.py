@@ -32,7 +32,7 @@ def supabase_vector_store(
 
 
 def sqlalchemy_url(database_url: str) -> str:
-    """Name psycopg2 in a database URL: vecs works with no other driver, SQLAlchemy may choose one."""
+    """Name psycopg2 in a URL: vecs works with no other driver, and SQLAlchemy may choose one."""
     scheme, *rest = urlsplit(database_url)
     if scheme not in ("postgresql", "postgres"):
         return database_url

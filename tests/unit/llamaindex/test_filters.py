@@ -9,7 +9,7 @@ from llama_index.core.vector_stores.types import (
 )
 
 from ragcore.errors import InvalidFilter
-from ragcore.llamaindex.filters import filter_of, restricted
+from ragcore.llamaindex.filters import filter_of, of_documents
 from ragcore.model import AllOf, AnyOf, Condition, Not
 
 LISTS = {FilterOperator.IN, FilterOperator.NIN, FilterOperator.ANY, FilterOperator.ALL}
@@ -65,10 +65,8 @@ def test_a_text_operator_refuses_a_number() -> None:
         filter_of(MetadataFilters(filters=[part]))
 
 
-def test_ids_narrow_a_filter_and_an_empty_list_allows_nothing() -> None:
+def test_document_ids_narrow_a_filter_and_an_empty_list_allows_nothing() -> None:
     year = Condition("year", "eq", 2024)
-    assert restricted(year, node_ids=None, document_ids=None) is year
-    assert restricted(None, node_ids=[], document_ids=None) == Condition("chunk_id", "in", [])
-    assert restricted(year, node_ids=["n"], document_ids=["d"]) == AllOf(
-        (year, Condition("chunk_id", "in", ["n"]), Condition("document_id", "in", ["d"]))
-    )
+    assert of_documents(year, None) is year
+    assert of_documents(None, []) == Condition("document_id", "in", [])
+    assert of_documents(year, ["d"]) == AllOf((year, Condition("document_id", "in", ["d"])))
