@@ -48,10 +48,9 @@ def up(
     In the foreground until Ctrl-C, or with --detach in the background until `ragcore down`.
     Servers of your own are used where RAGCORE_DATABASE_URL and RAGCORE_REDIS_URL name them.
 
+    \b
     Examples:
-
       ragcore up
-
       ragcore up --detach --port 8800 --workers 2
     """
     with errors_told(as_json=False):
@@ -66,6 +65,10 @@ def down(data_dir: DataDir = None) -> None:
     """Stop what `ragcore up` started in a data directory; documents stay.
 
     The database goes on for as long as another process uses it, such as a notebook.
+
+    \b
+    Example:
+      ragcore down
     """
     with errors_told(as_json=False):
         settings = _settings(data_dir=data_dir)
