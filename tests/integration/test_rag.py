@@ -1,0 +1,233 @@
+"""The library through its front door: real PostgreSQL, real Docling, the real bundled model."""
+
+import asyncio
+import signal
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from pydantic import SecretStr
+
+from ragcore import Rag
+from ragcore.errors import CollectionMismatch, InvalidInput
+from ragcore.model import EmbeddingSpec, Job
+from ragcore.settings import ChunkingSettings, ConversionSettings, Settings
+from ragcore.testing.memory.embedder import MemoryEmbedder
+
+FERRY = """# Ferry timetable
+
+## Winter
+
+The ferry Aurora leaves Norvik at 07:40 on weekdays and carries 120 passengers.
+
+## Summer
+
+In summer the ferry leaves every hour. A bicycle costs 4 crowns.
+"""
+PAROM = """# Расписание парома
+
+## Зима
+
+Паром «Аврора» отправляется из Норвика в 07:40 по будням и берёт 120 пассажиров.
+
+## Лето
+
+Летом паром ходит каждый час. Провоз велосипеда стоит 4 кроны.
+"""
+
+
+@pytest.fixture
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return Settings(
+        data_dir=tmp_path / "data",
+        database_url=SecretStr(database_url),
+        conversion=ConversionSettings(processes=1),
+    )
+
+
+@pytest.fixture
+async def rag(settings: Settings) -> AsyncIterator[Rag]:
+    async with Rag.open(settings) as rag:
+        yield rag
+
+
+async def test_a_document_goes_in_and_a_cited_answer_comes_out(rag: Rag, tmp_path: Path) -> None:
+    (tmp_path / "ferry.md").write_text(FERRY)
+    (tmp_path / "паром.md").write_text(PAROM)
+    jobs = [job async for job in rag.ingest_many([tmp_path / "ferry.md", tmp_path / "паром.md"])]
+    assert [(job.status, job.outcome) for job in jobs] == [("succeeded", "created")] * 2
+    assert {job.language for job in jobs} == {"en", "ru"}
+
+    for question, fact in (
+        ("When does the ferry Aurora leave Norvik?", "07:40"),
+        ("Сколько стоит провоз велосипеда?", "4 кроны"),
+    ):
+        answer = await rag.ask(question)
+        assert answer.no_answer_reason is None
+        assert fact in answer.text
+        citation = answer.citations[0]
+        passage = next(p for p in answer.passages if p.chunk_id == citation.chunk_id)
+        assert passage.text[citation.start : citation.end] == citation.quote
+        assert citation.supported
+        assert 0 <= citation.score <= 1
+
+
+async def test_nothing_is_answered_from_nothing(rag: Rag) -> None:
+    answer = await rag.ask("When does the ferry leave?")
+    assert (answer.no_answer_reason, answer.citations) == ("no_documents", ())
+
+
+async def test_a_question_about_something_else_is_declined(rag: Rag) -> None:
+    await rag.ingest_text(FERRY, filename="ferry.md")
+    answer = await rag.ask("Who composed the opera Turandot?")
+    assert answer.no_answer_reason in ("no_relevant_passages", "not_in_passages")
+    assert answer.citations == ()
+
+
+async def test_the_same_file_again_is_unchanged_and_a_changed_one_replaced(
+    rag: Rag, tmp_path: Path
+) -> None:
+    path = tmp_path / "ferry.md"
+    path.write_text(FERRY)
+    [first] = await rag.ingest(path)
+    [again] = await rag.ingest(path)
+    path.write_text(FERRY.replace("120 passengers", "150 passengers"))
+    [changed] = await rag.ingest(path)
+    assert [job.outcome for job in (first, again, changed)] == ["created", "unchanged", "updated"]
+    texts = " ".join(chunk.text for chunk in await rag.chunks(first.document_id))
+    assert "150 passengers" in texts and "120 passengers" not in texts
+    assert len(await rag.documents()) == 1
+    assert "150 passengers" in await rag.markdown(first.document_id)
+
+
+async def test_a_file_that_cannot_be_read_fails_alone(rag: Rag, tmp_path: Path) -> None:
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "a.bin").write_bytes(bytes(range(256)) * 40)
+    (folder / "b.md").write_text(FERRY)
+    (folder / "c.txt").write_text("")
+    (folder / ".hidden").write_text("left out")
+    jobs = {job.document_id.split("~")[0]: job for job in await rag.ingest(folder)}
+    assert {name: job.status for name, job in jobs.items()} == {
+        "a.bin": "failed",
+        "b.md": "succeeded",
+        "c.txt": "failed",
+    }
+    codes = {name: job.error and job.error.code for name, job in jobs.items()}
+    assert codes == {"a.bin": "unsupported_format", "b.md": None, "c.txt": "no_text_found"}
+
+
+async def test_filters_narrow_what_is_found(rag: Rag) -> None:
+    for year in (2024, 2025):
+        await rag.ingest_text(
+            FERRY.replace("120", f"{year}"), document_id=f"y{year}", metadata={"year": year}
+        )
+    hits = await rag.search("How many passengers?", filters={"year": {"$gte": 2025}}, explain=True)
+    assert {hit.document_id for hit in hits} == {"y2025"}
+    assert hits[0].explanation is not None and hits[0].metadata == {"year": 2025}
+    await rag.update("y2025", metadata={"year": 2023})
+    assert len(await rag.search("How many passengers?", filters={"year": {"$gte": 2025}})) == 0
+
+
+async def test_a_deleted_document_answers_no_more(rag: Rag, settings: Settings) -> None:
+    job = await rag.ingest_text(FERRY)
+    receipt = await rag.delete(job.document_id)
+    assert (receipt.document_ids, receipt.chunks) == ((job.document_id,), job.chunks)
+    assert receipt.blobs == 3  # the original, its DoclingDocument, its Markdown
+    assert list((settings.data_dir / "blobs").rglob("*")) == []
+    assert len(await rag.search("When does the ferry leave?")) == 0
+
+
+async def test_readers_see_the_old_version_or_the_new_one(rag: Rag) -> None:
+    texts = [FERRY.replace("120", f"{number}") for number in range(100, 106)]
+    await rag.ingest_text(texts[0], document_id="ferry")
+    finished = asyncio.Event()
+    seen: list[set[str]] = []
+
+    async def poll() -> None:
+        while not finished.is_set():
+            chunks = await rag.chunks("ferry")
+            text = " ".join(chunk.text for chunk in chunks)
+            seen.append({n for n in map(str, range(100, 106)) if f"{n} passengers" in text})
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(poll())
+        for text in texts[1:]:
+            await rag.ingest_text(text, document_id="ferry")
+        finished.set()
+    assert all(len(numbers) == 1 for numbers in seen), "a reader saw no version, or two"
+    assert len(set.union(*seen)) > 1
+
+
+async def test_progress_is_told_by_stage(rag: Rag) -> None:
+    seen: list[Job] = []
+    await rag.ingest_text(FERRY, on_progress=seen.append)
+    stages = list(dict.fromkeys(job.stage for job in seen))
+    assert stages[0] == "fetching" and stages[-1] is None
+    assert {"converting", "embedding", "storing"} <= set(stages)
+    assert seen[-1].status == "succeeded"
+
+
+async def test_a_file_is_understood_without_being_stored(rag: Rag) -> None:
+    conversion = await rag.convert(FERRY.encode(), filename="ferry.md")
+    assert "## Winter" in conversion.markdown
+    assert conversion.document.title == "Ferry timetable"
+    assert conversion.document.chunks[0].headings
+    assert '"schema_name"' in conversion.docling_json
+    assert await rag.documents() == []
+
+
+async def test_sources_that_cannot_be_meant_are_refused(rag: Rag, tmp_path: Path) -> None:
+    with pytest.raises(InvalidInput, match="no file"):
+        await rag.ingest(tmp_path / "missing.pdf")
+    with pytest.raises(InvalidInput, match="one document"):
+        await rag.ingest(tmp_path, document_id="one")
+    with pytest.raises(InvalidInput, match="URL"):
+        await rag.ingest("https://example.org/a.pdf")
+
+
+async def test_another_model_or_chunker_is_refused_with_the_way_out(settings: Settings) -> None:
+    async with Rag.open(settings):
+        pass
+    other = EmbeddingSpec(model="memory:other", dimension=8, max_tokens=512)
+    with pytest.raises(CollectionMismatch, match="memory:other"):
+        await Rag.open(settings, embedding=MemoryEmbedder(other))
+    smaller = settings.model_copy(update={"chunking": ChunkingSettings(max_tokens=100)})
+    with pytest.raises(CollectionMismatch):
+        await Rag.open(smaller)
+
+
+async def test_a_killed_ingest_is_done_again_without_a_trace(
+    settings: Settings, database_url: str, tmp_path: Path
+) -> None:
+    """The process dies while the document is converted; the next one puts it in place once."""
+    path = tmp_path / "ferry.md"
+    path.write_text(FERRY)
+    script = (
+        "import asyncio, os, signal, sys\n"
+        "from ragcore import Rag\n"
+        "def die(job):\n"
+        "    if job.stage == 'embedding': os.kill(os.getpid(), signal.SIGKILL)\n"
+        "async def main():\n"
+        "    async with Rag.open() as rag:\n"
+        "        await rag.ingest(sys.argv[1], on_progress=die)\n"
+        "asyncio.run(main())\n"
+    )
+    environment = {
+        "PATH": "/usr/bin:/bin",
+        "RAGCORE_DATABASE_URL": database_url,
+        "RAGCORE_DATA_DIR": str(settings.data_dir),
+    }
+    command = [sys.executable, "-c", script, str(path)]
+    killed = await asyncio.to_thread(subprocess.run, command, env=environment, timeout=240)
+    assert killed.returncode == -signal.SIGKILL
+    async with Rag.open(settings) as rag:
+        assert await rag.documents() == []
+        [job] = await rag.ingest(path)
+        assert job.outcome == "created"
+        assert len(await rag.documents()) == 1
+        assert len(await rag.chunks(job.document_id)) == job.chunks
+        states = {job.status: job.outcome for job in await rag.runtime.catalog.jobs()}
+        assert "queued" not in states
