@@ -218,7 +218,7 @@ class Term:
 
     lexeme: str
     documents: int
-    """Chunks that hold it; a lower bound for very frequent lexemes. 0: it knows none."""
+    """Chunks that hold it; an estimate for very frequent lexemes. 0: it knows none."""
     idf: float
     configurations: tuple[str, ...] = ()
     """Text-search configurations under which the question yields it, so that a Russian word read

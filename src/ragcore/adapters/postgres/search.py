@@ -14,12 +14,12 @@ SQL: Final = sql.load("search.sql")
 _MOST_TERMS: Final = 64
 """Lexemes of a question that are looked for, from its beginning."""
 
-_MOST_COUNTED: Final = 50_000
-"""A word's frequency is counted no further."""
+_MOST_COUNTED: Final = 4_000
+"""The frequency of a word is counted so far, and estimated beyond."""
 
 _MOST_QUESTION_CHARACTERS: Final = 10_000
 
-_ALL: Final = 2**31 - 1
+_ALL: Final = 2**31 - 1  # rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,10 @@ class Search:
         header = rows[0]
         return Candidates(
             candidates=tuple(_candidate(self.collection, row) for row in rows if row["id"]),
-            terms=tuple(Term(*term) for term in json.loads(header["terms"] or "[]")),
+            terms=tuple(
+                Term(lexeme, frequency, idf, tuple(configurations))
+                for lexeme, frequency, idf, configurations in _terms(header)
+            ),
             total_chunks=header["total_chunks"],
             languages=json.loads(header["languages"] or "{}"),
             exact=header["are_few"],
@@ -120,9 +123,15 @@ class Search:
     def _may_miss_words(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Whether the words that were only looked up could propose more chunks."""
         header = rows[0]
-        held = sum(frequency > 0 for _, frequency, _ in json.loads(header["terms"] or "[]"))
+        held = sum(frequency > 0 for _, frequency, _, _ in _terms(header))
         found = sum(row["keyword_rank"] is not None for row in rows)
         return header["essential_terms"] < held and found < self.keyword_limit
+
+
+def _terms(header: Mapping[str, Any]) -> Sequence[tuple[str, int, float, Sequence[str]]]:
+    """Lexeme, frequency, idf and configurations of each word of the question."""
+    terms: Sequence[tuple[str, int, float, Sequence[str]]] = json.loads(header["terms"] or "[]")
+    return terms
 
 
 def _candidate(collection: str, row: Mapping[str, Any]) -> Candidate:

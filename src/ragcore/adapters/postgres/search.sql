@@ -43,6 +43,11 @@ WITH counts AS MATERIALIZED (
     FROM (SELECT *, sum(frequency) OVER (ORDER BY frequency, term) AS running FROM terms) ranked
     WHERE frequency > 0
       AND (running <= %(postings)s OR running - frequency < 4 * %(keyword_limit)s)
+), wanted AS MATERIALIZED (
+    -- Where common words are still to be added, more chunks than asked for may come out on top.
+    SELECT CASE WHEN (SELECT count(*) FROM essential)
+                   < (SELECT count(*) FROM terms WHERE frequency > 0)
+                THEN 4 ELSE 1 END * %(keyword_limit)s AS rows
 ), worded AS MATERIALIZED (
     {worded}
 ), scored AS MATERIALIZED (
@@ -53,6 +58,7 @@ WITH counts AS MATERIALIZED (
         SELECT {bm25} AS score
         FROM ragcore."postings_{collection}" p
         WHERE p.term = terms.term AND p.chunk_no = proposed.chunk_no
+        OFFSET 0  -- look up, never read whole lists again
     ) found
     GROUP BY chunk_no
 ), by_vector AS (
@@ -72,7 +78,7 @@ FROM (
            (SELECT count(*) FROM matching) AS matching,
            (SELECT are_few FROM few) AS are_few,
            (SELECT count(*) FROM essential) AS essential_terms,
-           (SELECT json_agg(json_build_array(term, frequency, idf) ORDER BY frequency, term)::text
+           (SELECT json_agg(json_build_array(term, frequency, idf, configurations) ORDER BY frequency, term)::text
             FROM terms) AS terms,
            (SELECT json_object_agg(language, chunks)::text
             FROM (SELECT language, sum(chunks) AS chunks FROM counts
@@ -148,8 +154,9 @@ UNION ALL
 -- name: terms
 -- The question's lexemes under every configuration the collection holds. The configuration that
 -- drops the most words knows the question's language: what it drops is no word for the others.
--- Frequencies are counted up to a limit.
-SELECT term, frequency,
+-- Frequent words are counted up to a limit, in order of chunk_no; how many there are in all follows
+-- from how far that reached.
+SELECT term, frequency, configurations,
        ln(1 + (greatest((SELECT chunks FROM total) - frequency, 0) + 0.5) / (frequency + 0.5))::float8
            AS idf
 FROM (
@@ -158,16 +165,22 @@ FROM (
         FROM (SELECT DISTINCT config FROM counts WHERE chunks > 0) held
         CROSS JOIN LATERAL unnest(to_tsvector(config::regconfig, ragcore.words_of(%(text)s)))
         CROSS JOIN LATERAL unnest(positions) position
+    ), numbers AS MATERIALIZED (
+        SELECT min(chunk_no) AS oldest, max(chunk_no) AS newest FROM vecs."{collection}"
     ), kept AS (
         SELECT position FROM read WHERE config = (
             SELECT config FROM read GROUP BY config ORDER BY count(*), config LIMIT 1)
     )
     SELECT lexeme AS term, (
-        SELECT count(*) FROM (
-            SELECT FROM ragcore."postings_{collection}" p WHERE p.term = read.lexeme
-            LIMIT %(most_counted)s
+        SELECT CASE WHEN count(*) < %(most_counted)s THEN count(*) ELSE least(
+                   (SELECT chunks FROM total),
+                   count(*) * (SELECT newest - oldest + 1 FROM numbers)
+                       / (max(chunk_no) - (SELECT oldest FROM numbers) + 1)) END
+        FROM (
+            SELECT chunk_no FROM ragcore."postings_{collection}" p WHERE p.term = read.lexeme
+            ORDER BY chunk_no LIMIT %(most_counted)s
         ) counted
-    ) AS frequency
+    ) AS frequency, array_agg(DISTINCT config) AS configurations
     FROM read
     WHERE position IN (SELECT position FROM kept)
     GROUP BY lexeme
@@ -176,7 +189,9 @@ FROM (
 ) asked;
 
 -- name: no_terms
-SELECT NULL::text AS term, NULL::bigint AS frequency, NULL::float8 AS idf WHERE false;
+SELECT NULL::text AS term, NULL::bigint AS frequency, NULL::float8 AS idf,
+       NULL::text[] AS configurations
+WHERE false;
 
 -- name: bm25
 -- k1 = 1.2, b = 0.75
@@ -196,7 +211,7 @@ FROM (
     GROUP BY chunk_no
 ) summed
 ORDER BY score DESC, chunk_no
-LIMIT 4 * %(keyword_limit)s;
+LIMIT (SELECT rows FROM wanted);
 
 -- name: worded_matching
 (SELECT chunk_no
@@ -215,7 +230,7 @@ LIMIT 4 * %(keyword_limit)s;
     SELECT FROM vecs."{collection}" t WHERE t.chunk_no = summed.chunk_no AND {lets_through} OFFSET 0
  ) matched
  ORDER BY score DESC, chunk_no
- LIMIT 4 * %(keyword_limit)s)
+ LIMIT (SELECT rows FROM wanted))
 UNION ALL
 (SELECT chunk_no
  FROM (
@@ -227,11 +242,12 @@ UNION ALL
         FROM ragcore."postings_{collection}" p
         WHERE p.term = terms.term AND p.chunk_no = matching.chunk_no
           AND (SELECT are_few FROM few)
+        OFFSET 0
     ) p
     GROUP BY matching.chunk_no
  ) summed
  ORDER BY score DESC, chunk_no
- LIMIT 4 * %(keyword_limit)s);
+ LIMIT (SELECT rows FROM wanted));
 
 -- name: cosine
 1 - (t.vec <=> %(vector)s);
