@@ -10,6 +10,7 @@ import typer
 from ragcore import __version__
 from ragcore.cli import collections, documents, options, output
 from ragcore.cli.convert import convert
+from ragcore.cli.doctor import doctor
 from ragcore.cli.ingest import ingest
 from ragcore.cli.search import ask, search
 from ragcore.cli.servers import down, up
@@ -33,6 +34,7 @@ app.add_typer(collections.app, name="collections")
 app.command()(convert)
 app.command()(up)
 app.command()(down)
+app.command()(doctor)
 
 
 def run() -> None:
