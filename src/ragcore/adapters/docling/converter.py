@@ -55,6 +55,18 @@ class DoclingConverter:
         """Start every child and wait until all are ready. Raises UnsupportedMachine."""
         await asyncio.gather(*(seat.occupant() for seat in self._seats))
 
+    @property
+    def process_ids(self) -> tuple[int, ...]:
+        """Of the children that are ready or at work, for whoever watches the machine."""
+        return tuple(pid for seat in self._seats if (pid := seat.process_id) is not None)
+
+    @property
+    def busy_process_ids(self) -> tuple[int, ...]:
+        """Of the children that read a file at this moment."""
+        return tuple(
+            pid for seat in self._seats if seat.is_busy and (pid := seat.process_id) is not None
+        )
+
     async def convert(
         self, request: ConversionRequest, *, progress: OnProgress | None = None
     ) -> ConvertedDocument:
@@ -96,14 +108,22 @@ class _Seat:
         self._occupant: asyncio.Task[ConversionProcess] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._is_closed = False
+        self.is_busy = False
+
+    @property
+    def process_id(self) -> int | None:
+        process = self._settled()
+        return process.pid if process is not None else None
 
     async def convert(self, order: wire.Order, progress: OnProgress | None) -> ConvertedDocument:
         process = await self.occupant()
         if self._is_closed:
             raise NotConfigured(_CLOSED)
+        self.is_busy = True
         try:
             return await process.convert(order, progress)
         finally:
+            self.is_busy = False
             if self._is_spent(process):
                 self._replace(process)
 

@@ -110,7 +110,14 @@ class ConversionProcess:
 
     @property
     def has_died(self) -> bool:
-        return self._is_broken or self._process.returncode is not None
+        """Whether it is gone or doomed; asks the kernel, as asyncio learns of it a moment later."""
+        if self._is_broken or self._process.returncode is not None:
+            return True
+        try:
+            status = os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            return True  # asyncio has buried it already
+        return status is not None
 
     def is_spent(self, *, recycle_after: int, memory_mb: int) -> bool:
         """Say whether a fresh child should take over: dead, worked long enough, or grown."""
@@ -196,6 +203,8 @@ class ConversionProcess:
         await self._process.wait()
         await self._draining
         self._writer.close()
+        with contextlib.suppress(ConnectionError):  # an order was on its way
+            await self._writer.wait_closed()
         if self._lifeline >= 0:
             os.close(self._lifeline)
             self._lifeline = -1
