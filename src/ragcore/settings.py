@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     redis_url: SecretStr | None = Field(
         default=None, description="A Redis or Valkey to use instead of the embedded one."
     )
-    database_pool: int = Field(default=10, ge=1, description="Most connections of one process.")
+    database_pool: int = Field(default=10, ge=2, description="Most connections of one process.")
     blobs_url: SecretStr | None = Field(
         default=None,
         description="`s3://key:secret@host:port/bucket?secure=true`; None: a folder in data_dir.",
