@@ -503,7 +503,9 @@ class Opening:
 
     async def _open(self) -> Rag:
         async with AsyncExitStack() as stack:
-            embedder = None if self._embedding is None else as_embedder(self._embedding)
+            embedder = None
+            if self._embedding is not None:
+                embedder = await as_embedder(self._embedding, self._settings)
             runtime = await stack.enter_async_context(
                 open_runtime(self._settings, embedder=embedder, doorbell=self._doorbell)
             )

@@ -35,6 +35,8 @@ from ragcore.settings import Settings
 from ragcore.steps.identity import pipeline_fingerprint
 
 if TYPE_CHECKING:
+    from llama_index.core.base.embeddings.base import BaseEmbedding
+
     from ragcore.adapters.postgres.nodes import PostgresNodes
     from ragcore.adapters.postgres.pool import Pool
     from ragcore.adapters.redis.doorbell import RedisDoorbell
@@ -122,7 +124,7 @@ async def open_runtime(
         converter = open_converter(settings)
         stack.push_async_callback(converter.aclose)
         max_tokens = min(settings.chunking.max_tokens, model.spec.max_tokens)
-        tokenizer = tokenizer_name(settings, model)
+        tokenizer = tokenizer_name(model)
         chunker = f"hybrid-1:{max_tokens}:{tokenizer.partition(':')[0]}"
         ingest = Ingest(
             catalog=catalog,
@@ -220,13 +222,13 @@ async def open_embedder(settings: Settings) -> Embedder:
     return BundledEmbedder(threads=embedding.threads, engine=embedding.engine)
 
 
-def tokenizer_name(settings: Settings, embedder: Embedder) -> str:
-    """Name the token counter that conversion children load for this model."""
-    if embedder.spec.model.startswith("bundled:"):
-        return "bundled"
-    if settings.embedding.tokenizer_file is not None:
-        return f"file:{settings.embedding.tokenizer_file.resolve()}"
-    return "bytes"
+def tokenizer_name(embedder: Embedder) -> str:
+    """Name the token counter that conversion children load for this model.
+
+    An embedder that names none is counted by `bytes`, which no tokenizer exceeds.
+    """
+    name: str = getattr(embedder, "counter_name", "bytes")
+    return name
 
 
 async def _database_url(settings: Settings, stack: AsyncExitStack) -> str:
@@ -271,13 +273,15 @@ def _owner() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{uuid4().hex[:8]}"
 
 
-def as_embedder(model: Any) -> Embedder:
-    """Return a port's Embedder for it, or for any LlamaIndex `BaseEmbedding`."""
-    if hasattr(model, "embed_documents") and hasattr(model, "spec"):
+async def as_embedder(model: "Embedder | BaseEmbedding", settings: Settings) -> Embedder:
+    """Return the model itself, or a LlamaIndex `BaseEmbedding` made into an embedder.
+
+    Raises ModelUnavailable or Rejected when the model can't embed a word.
+    """
+    if hasattr(model, "embed_documents"):
         embedder: Embedder = model
         return embedder
-    try:
-        from ragcore.adapters.models.llama import LlamaIndexEmbedder
-    except ImportError as error:
-        raise MissingExtra("LlamaIndex is not installed: `pip install ragcore`") from error
-    return LlamaIndexEmbedder(model)
+    from ragcore.adapters.models.llama import LlamaIndexEmbedder
+
+    limit = settings.embedding.max_tokens
+    return await LlamaIndexEmbedder.open(model, **({} if limit is None else {"max_tokens": limit}))

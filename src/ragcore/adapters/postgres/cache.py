@@ -60,8 +60,8 @@ class PostgresEmbeddingCache:
         """Delete entries that nobody asked for in so many days and return how many there were."""
         with translated():
             async with self._pool.connection() as connection:
-                cursor = await connection.execute(_FORGET, (days,))
-                return cursor.rowcount
+                deleted: int = (await connection.execute(_FORGET, (days,))).rowcount
+                return deleted
 
 
 def _vector(value: bytes) -> Vector:
