@@ -25,6 +25,7 @@ from llama_index.core.schema import (
 )
 from llama_index.core.vector_stores.utils import metadata_dict_to_node
 
+from ragcore.adapters.postgres.layout import LAYOUT_KEYS, source_relationship
 from ragcore.adapters.postgres.nodes import NodeRow
 from ragcore.errors import InvalidInput
 from ragcore.model import Box, Chunk, Explanation, Metadata, Passage, Place
@@ -209,13 +210,11 @@ def _explanation(values: Mapping[str, Any] | None) -> Explanation | None:
 
 # --- rows ----------------------------------------------------------------------------------
 
-_LAYOUT = ("text", "doc_id", "ref_doc_id", "document_id", "relationships", "node_info")
-"""Top-level keys of a row's metadata that are the layout's; a node's own go to `node_info`."""
-
 
 def row_from_node(node: BaseNode) -> NodeRow:
     """Return what is stored of a node; `node_from_row` gives an equal node, without embedding.
 
+    The node's metadata stands at the top level; keys that the layout needs go to `node_info`.
     NUL and lone surrogates, which PostgreSQL cannot store, are dropped; NaN becomes null.
     Raises InvalidInput for a node without an embedding.
     """
@@ -227,7 +226,7 @@ def row_from_node(node: BaseNode) -> NodeRow:
     content = _storable(node.model_dump(mode="json", exclude_defaults=True, exclude={"embedding"}))
     metadata, text = content.pop("metadata", {}), _take_text(content)
     _drop_copies(content.get("relationships", {}), metadata)
-    hidden = {key: metadata.pop(key) for key in _LAYOUT if key in metadata}
+    hidden = {key: metadata.pop(key) for key in LAYOUT_KEYS if key in metadata}
     info = {
         "start": getattr(node, "start_char_idx", None),
         "end": getattr(node, "end_char_idx", None),
@@ -246,6 +245,7 @@ def row_from_node(node: BaseNode) -> NodeRow:
         text=text,
         metadata=row_metadata,
         vector=node.embedding,
+        context=_storable(node.get_metadata_str(MetadataMode.EMBED)) or None,
     )
 
 
@@ -257,7 +257,7 @@ def node_from_row(row: NodeRow) -> BaseNode:
     info = _json_object(metadata.get("node_info"))
     if "node" not in info:  # written by stock vecs, whatever its metadata
         return _plain_node(row)
-    own = {key: value for key, value in metadata.items() if key not in _LAYOUT}
+    own = {key: value for key, value in metadata.items() if key not in LAYOUT_KEYS}
     own |= info.get("metadata", {})
     content = {**info["node"], "id_": row.node_id, "metadata": own}
     for related in _related(content.get("relationships", {})):
@@ -301,7 +301,7 @@ def _source(document_id: str | None) -> dict[str, str]:
         "document_id": document_id,
         "doc_id": document_id,
         "ref_doc_id": document_id,
-        "relationships": json.dumps({NodeRelationship.SOURCE.value: document_id}),
+        "relationships": source_relationship(document_id),
     }
 
 

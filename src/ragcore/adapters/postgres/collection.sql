@@ -8,15 +8,19 @@
 --
 -- One row of an ingested document (own_metadata false):
 --   id            chunk_id
---   metadata      {"text", "doc_id", "headings": […], "elements": […], "places": [[page, box]…],
---                  "page", "start", "end"}; keys without a value are left out. The document's title
+--   metadata      {"text", "doc_id", "relationships", "headings": […], "elements": […],
+--                  "places": [[page, box]…], "page", "start", "end"}; keys without a value are left
+--                 out. `relationships` names the document for the stock reader. The document's title
 --                 and metadata are on ragcore.documents and joined when they are read.
 --   document_no   its ragcore.documents row;  document_id  the same by its public name
 --   context       what `embedding_text` holds before the text (headings, captions): searched, not shown
 --
 -- One row of a LlamaIndex node or of a stock client (own_metadata true, the default):
---   metadata      {"text", …} as that client wrote it: filters read the fields at its top level
---   document_no   null;  document_id  the node's ref_doc_id, where the writer told it
+--   metadata      {"text", …} as that client wrote it: filters read the fields at its top level.
+--                 No `_node_content` in our own rows: with it the stock reader would look there for
+--                 the text. What else a node has is in the string `node_info` (llamaindex/nodes.py).
+--   document_no   its document's, where that is in the catalogue, so that it goes with it; else null
+--   document_id   the node's ref_doc_id, where the writer told it
 
 -- A dot in the name of an index or sequence: no collection's name holds one, so none can collide.
 

@@ -17,10 +17,11 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from ragcore.adapters.postgres import catalog, sql
-from ragcore.adapters.postgres.chunks import PostgresChunks, passage
+from ragcore.adapters.postgres.chunks import PostgresChunks
 from ragcore.adapters.postgres.collections import require_name
 from ragcore.adapters.postgres.errors import translated
 from ragcore.adapters.postgres.filters import document_condition, own_condition
+from ragcore.adapters.postgres.layout import passage
 from ragcore.errors import CollectionMismatch, CollectionNotFound, InvalidInput, StoreUnavailable
 from ragcore.model import Candidates, Filter, Passage, Vector
 from ragcore.steps.languages import detect, text_search_config
@@ -279,10 +280,11 @@ async def _rows(connection: Connection, query: str, values: Mapping[str, Any]) -
 def _stored(collection: str, row: Mapping[str, Any]) -> StoredNode:
     if not row["own_metadata"]:
         return passage(collection, row)
+    text = row["stored"].get("text")
     return NodeRow(
         node_id=row["id"],
         document_id=row["document_id"] or None,
-        text=row["stored"].get("text", ""),
+        text=text if isinstance(text, str) else "",
         metadata=row["stored"],
     )
 
