@@ -7,7 +7,8 @@ back to plain lines where the rules fail on a page, and reports that page.
 """
 
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 from docling.backend.docling_parse_backend import ThreadedDoclingParseDocumentBackend
@@ -28,6 +29,7 @@ from docling.datamodel.pipeline_options import (
     LayoutPostprocessorOptions,
 )
 from docling.models.base_layout_model import BaseLayoutModel
+from docling.models.base_ocr_model import BaseOcrModel
 from docling.models.base_table_model import BaseTableStructureModel
 from docling.models.stages.layout.layout_postprocessing_model import LayoutPostprocessingModel
 from docling.models.stages.page_preprocessing.page_preprocessing_model import (
@@ -175,6 +177,7 @@ class LayoutAfterOcr(LayoutPostprocessingModel):  # type: ignore[misc]
 class FastPipeline(StandardPdfPipeline):  # type: ignore[misc]
     """Docling's PDF pipeline with the models of this module."""
 
+    needs_pictures = False
     layout_model: RulesLayout
 
     def _init_models(self) -> None:
@@ -182,10 +185,27 @@ class FastPipeline(StandardPdfPipeline):  # type: ignore[misc]
         self.preprocessing_model = RenderOnDemand(PagePreprocessingOptions(images_scale=None))
         self.layout_postprocessing_model = LayoutAfterOcr(self.layout_model)
 
+    @contextmanager
+    def recognising(self, model: BaseOcrModel | None) -> Iterator[None]:
+        """Recognise pages with `model` for a while."""
+        with recognising(self, model):
+            yield
+
     def take_heading_styles(self) -> HeadingStyles:
         """Return the styles seen since the last call."""
         styles, self.layout_model.heading_styles = self.layout_model.heading_styles, {}
         return styles
+
+
+@contextmanager
+def recognising(pipeline: StandardPdfPipeline, model: BaseOcrModel | None) -> Iterator[None]:
+    """Put `model` in the place of a pipeline's recognition, which is off, and take it out again."""
+    idle = pipeline.ocr_model
+    pipeline.ocr_model = model or idle
+    try:
+        yield
+    finally:
+        pipeline.ocr_model = idle
 
 
 class TextLines(ThreadedDoclingParseDocumentBackend):  # type: ignore[misc]

@@ -5,30 +5,46 @@ the pages it is working on. Windows are put together afterwards; heading levels 
 headers are decided over the whole document, because one window can't know them.
 """
 
-import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from docling.backend.docling_parse_backend import ThreadedDoclingParseDocumentBackend
+from docling.datamodel.backend_options import ThreadedDoclingParseBackendOptions
 from docling.datamodel.base_models import ConversionStatus, InputFormat
 from docling.datamodel.document import ConversionResult, InputDocument
 from docling.datamodel.settings import DocumentLimits
-from docling_core.types.doc import DoclingDocument
+from docling_core.types.doc import DoclingDocument, Size
+from pydantic import SecretStr
 
-from ragcore.adapters.docling import layouts
 from ragcore.adapters.docling.headings import drop_repeated_margins, set_levels
-from ragcore.adapters.docling.layouts import FastPipeline, HeadingStyles, TextLines
-from ragcore.adapters.docling.pages import PageFacts, survey
+from ragcore.adapters.docling.layouts import HeadingStyles, TextLines
+from ragcore.adapters.docling.ocr import SCALE, PageOcr
+from ragcore.adapters.docling.pages import (
+    PageFacts,
+    opened,
+    pdf_of_image,
+    render,
+    survey,
+    turned_copy,
+)
+from ragcore.adapters.docling.profiles import pipeline_for
+from ragcore.adapters.docling.tesseract import choose_languages, rotation_to_upright
+from ragcore.adapters.docling.turning import turn_back
 from ragcore.errors import ConversionFailed
 
 if TYPE_CHECKING:
     from ragcore.adapters.docling.reading import ReadingOptions
 
-_log = logging.getLogger(__name__)
+Progress = Callable[[float], None]
+
+_MOST_WARNINGS = 20
+_ORIENTATION_DOTS_PER_INCH = 150
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class PagesRead:
     """A paged document as it was read."""
 
@@ -41,41 +57,36 @@ class PagesRead:
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(slots=True)
-class _Window:
-    """What one window of pages gave."""
+@dataclass(frozen=True, slots=True)
+class _Recognition:
+    """Which pages are to be recognised, with what, and which of them lie on their side."""
 
-    document: DoclingDocument
-    styles: HeadingStyles = field(default_factory=dict)
-    warnings: list[str] = field(default_factory=list)
+    pages: tuple[int, ...] = ()
+    model: PageOcr | None = None
+    turns: Mapping[int, int] = field(default_factory=dict)
+    """Degrees clockwise to upright, by page."""
+    warnings: tuple[str, ...] = ()
 
 
 def read_pages(
-    path: Path,
-    *,
-    is_image: bool,
-    options: "ReadingOptions",
-    progress: Callable[[float], None],
+    path: Path, *, is_image: bool, options: "ReadingOptions", progress: Progress
 ) -> PagesRead:
-    """Read a PDF window by window. Raises ConversionFailed when no page can be read."""
-    facts = survey(path, options.password)
-    reader = _PageReader(path, options)
-    windows: list[_Window] = []
-    for first, last in windows_of(facts.count, options.window_pages):
-        windows.append(reader.read(first, last))
-        progress(last / facts.count)
-    document = _joined([window.document for window in windows])
-    styles = {key: size for window in windows for key, size in window.styles.items()}
-    set_levels(document, styles, facts.outline)
-    drop_repeated_margins(document)
-    warnings = [warning for window in windows for warning in window.warnings]
-    return PagesRead(
-        document=document,
-        profile=options.pdf_profile,
-        count=facts.count,
-        without_text=pages_without_text(document, facts.count),
-        warnings=tuple(dict.fromkeys(warnings))[:20],
-    )
+    """Read a PDF, or a picture as pages of one, window by window.
+
+    Raises PasswordRequired, MissingExtra or NotConfigured for a profile that can't run here, and
+    ConversionFailed for a file that can't be opened. Pages that fail on their own are warnings.
+    """
+    with TemporaryDirectory(prefix="ragcore-pages-") as scratch:
+        if is_image:
+            picture, path = path, Path(scratch) / "picture.pdf"
+            pdf_of_image(picture, path)
+        facts = survey(path, options.password)
+        recognition = _recognition(path, facts, options, Path(scratch))
+        if recognition.turns:
+            path, original = Path(scratch) / "upright.pdf", path
+            turned_copy(original, options.password, dict(recognition.turns), path)
+        windows = list(_read_windows(path, facts, options, recognition, progress))
+    return _assembled(windows, facts, options, recognition)
 
 
 def windows_of(pages: int, size: int) -> Iterator[tuple[int, int]]:
@@ -84,90 +95,159 @@ def windows_of(pages: int, size: int) -> Iterator[tuple[int, int]]:
         yield first, min(first + size - 1, pages)
 
 
-def pages_without_text(document: DoclingDocument, pages: int) -> tuple[int, ...]:
-    """Return the numbers of the pages on which no text was found, in any layer."""
-    items: list[Any] = [*document.texts, *document.tables]
-    with_text = {
-        prov.page_no
-        for item in items
-        for prov in item.prov
-        if getattr(item, "text", "") or getattr(item, "data", None)
-    }
-    return tuple(number for number in range(1, pages + 1) if number not in with_text)
+# --- recognition ---------------------------------------------------------------------------
 
 
-class _PageReader:
-    """One Docling pipeline over one file."""
+def _recognition(
+    path: Path, facts: PageFacts, options: "ReadingOptions", scratch: Path
+) -> _Recognition:
+    """Decide what is recognised; where Tesseract is missing, say so and go on without."""
+    pages = {"auto": facts.scanned, "force": tuple(range(1, facts.count + 1)), "off": ()}[
+        options.ocr
+    ]
+    if not pages:
+        return _Recognition()
+    languages = choose_languages(options.ocr_languages)
+    advice = (languages.advice,) if languages.advice else ()
+    if not languages.usable:
+        unread = f"{len(pages)} scanned pages were not recognised. {languages.advice}"
+        return _Recognition(warnings=(unread,))
+    turns = _turns(path, pages, options, languages.usable, scratch)
+    model = PageOcr(languages.usable, replace_text=options.ocr == "force")
+    return _Recognition(pages, model, turns, advice)
 
-    def __init__(self, path: Path, options: "ReadingOptions") -> None:
-        layouts.install()
-        self._path = path
-        self._options = options
-        self._pipeline = FastPipeline(pipeline_options=_pipeline_options())
 
-    def read(self, first: int, last: int) -> _Window:
-        source = InputDocument(
-            path_or_stream=self._path,
-            format=InputFormat.PDF,
-            backend=TextLines,
-            backend_options=self._backend_options(),
-            limits=DocumentLimits(page_range=(first, last)),
-        )
-        if not source.valid:
-            raise ConversionFailed(
-                f"pages {first}–{last} of {self._path.name!r} can't be read: the PDF is damaged; "
-                "open it in a viewer and print it to a new PDF"
+def _turns(
+    path: Path,
+    pages: Sequence[int],
+    options: "ReadingOptions",
+    languages: Sequence[str],
+    scratch: Path,
+) -> dict[int, int]:
+    turns = {}
+    with opened(path, options.password) as document:
+        for number in pages:
+            image = render(document, number, dots_per_inch=_ORIENTATION_DOTS_PER_INCH)
+            if degrees := rotation_to_upright(image, scratch, languages):
+                turns[number] = degrees
+    return turns
+
+
+# --- windows -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What one window of pages gave."""
+
+    document: DoclingDocument
+    styles: HeadingStyles = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()
+
+
+def _read_windows(
+    path: Path,
+    facts: PageFacts,
+    options: "ReadingOptions",
+    recognition: _Recognition,
+    progress: Progress,
+) -> Iterator[_Window]:
+    pipeline = pipeline_for(options.pdf_profile, options.artifacts_path)
+    recognise = frozenset(recognition.pages)
+    with pipeline.recognising(recognition.model):
+        for first, last in windows_of(facts.count, options.window_pages):
+            if recognition.model:
+                recognition.model.pages = recognise & frozenset(range(first, last + 1))
+            needs_pictures = pipeline.needs_pictures or bool(
+                recognition.model and recognition.model.pages
             )
-        result = self._pipeline.execute(source, raises_on_error=False)
-        if result.status == ConversionStatus.FAILURE:
-            return _Window(_blank(first, last), warnings=_messages(result, first, last))
-        return _Window(
-            result.document, self._pipeline.take_heading_styles(), _messages(result, first, last)
-        )
+            yield _read_window(pipeline, path, (first, last), options.password, needs_pictures)
+            progress(last / facts.count)
 
-    def _backend_options(self) -> Any:
-        from docling.datamodel.backend_options import ThreadedDoclingParseBackendOptions
-        from pydantic import SecretStr
 
-        password = self._options.password
-        return ThreadedDoclingParseBackendOptions(
+def _read_window(
+    pipeline: Any, path: Path, pages: tuple[int, int], password: str | None, needs_pictures: bool
+) -> _Window:
+    source = InputDocument(
+        path_or_stream=path,
+        format=InputFormat.PDF,
+        backend=ThreadedDoclingParseDocumentBackend if needs_pictures else TextLines,
+        backend_options=ThreadedDoclingParseBackendOptions(
             parser_threads=1,
             max_concurrent_results=4,
-            render_pages=False,
+            render_pages=needs_pictures,
             password=SecretStr(password) if password else None,
-        )
-
-
-def _pipeline_options() -> Any:
-    from docling.datamodel.pipeline_options import ThreadedPdfPipelineOptions
-
-    return ThreadedPdfPipelineOptions(
-        do_ocr=False,
-        layout_options=layouts.RulesLayoutOptions(),
-        table_structure_options=layouts.RulesTableOptions(),
-        batch_polling_interval_seconds=0.01,
-        queue_max_size=4,
+        ),
+        limits=DocumentLimits(page_range=pages),
     )
+    if not source.valid:
+        raise ConversionFailed(
+            f"pages {pages[0]}–{pages[1]} of {path.name!r} can't be parsed: the PDF is damaged; "
+            "open it in a viewer and print it to a new PDF"
+        )
+    result = pipeline.execute(source, raises_on_error=False)
+    styles = pipeline.take_heading_styles()
+    if result.status == ConversionStatus.FAILURE:
+        return _Window(_blank(pages), warnings=_messages(result, pages))
+    return _Window(result.document, styles, _messages(result, pages))
 
 
-def _messages(result: ConversionResult, first: int, last: int) -> list[str]:
-    messages = [error.error_message for error in result.errors]
+def _messages(result: ConversionResult, pages: tuple[int, int]) -> tuple[str, ...]:
+    messages = tuple(error.error_message for error in result.errors)
     if result.status == ConversionStatus.FAILURE and not messages:
-        messages = [f"pages {first}–{last} could not be read"]
+        return (f"pages {pages[0]}–{pages[1]} could not be read",)
     return messages
 
 
-def _blank(first: int, last: int) -> DoclingDocument:
+def _blank(pages: tuple[int, int]) -> DoclingDocument:
     """Return a document with empty pages in place of a window that failed."""
-    from docling_core.types.doc import Size
-
     document = DoclingDocument(name="")
-    for number in range(first, last + 1):
+    for number in range(pages[0], pages[1] + 1):
         document.add_page(page_no=number, size=Size(width=0, height=0))
     return document
+
+
+# --- the whole document --------------------------------------------------------------------
+
+
+def _assembled(
+    windows: Sequence[_Window],
+    facts: PageFacts,
+    options: "ReadingOptions",
+    recognition: _Recognition,
+) -> PagesRead:
+    document = _joined([window.document for window in windows])
+    styles = {key: size for window in windows for key, size in window.styles.items()}
+    set_levels(document, styles, facts.outline)
+    drop_repeated_margins(document)
+    turn_back(document, recognition.turns)
+    model = recognition.model
+    recognised = tuple(sorted(model.recognised)) if model else ()
+    warnings = (*recognition.warnings, *(w for window in windows for w in window.warnings))
+    return PagesRead(
+        document=document,
+        profile=f"{options.pdf_profile}+ocr" if recognised else options.pdf_profile,
+        count=facts.count,
+        without_text=pages_without_text(document, facts.count),
+        recognised=recognised,
+        confidence=model.confidence if model else None,
+        warnings=tuple(dict.fromkeys(warnings))[:_MOST_WARNINGS],
+    )
 
 
 def _joined(documents: Sequence[DoclingDocument]) -> DoclingDocument:
     if len(documents) == 1:
         return documents[0]
     return DoclingDocument.concatenate(documents)
+
+
+def pages_without_text(document: DoclingDocument, pages: int) -> tuple[int, ...]:
+    """Return the numbers of the pages on which no text was found, in any layer."""
+    with_text = {prov.page_no for item in document.texts if item.text for prov in item.prov}
+    with_text |= {
+        prov.page_no
+        for table in document.tables
+        if any(cell.text for cell in table.data.table_cells)
+        for prov in table.prov
+    }
+    return tuple(number for number in range(1, pages + 1) if number not in with_text)
