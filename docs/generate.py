@@ -1,0 +1,173 @@
+"""Write the generated parts of docs/reference from the code: `make docs`.
+
+A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; everything around it
+is written by hand. A test fails when a page is not what this script would write.
+"""
+
+import re
+import sys
+import types
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel, SecretStr
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticUndefined
+from typer.main import get_command
+from typer.testing import CliRunner
+
+from ragcore.cli.app import app
+from ragcore.cli.output import exit_code_of
+from ragcore.errors import RagError
+from ragcore.settings import Settings
+
+REFERENCE = Path(__file__).parent / "reference"
+_TERMINAL = {"COLUMNS": "80"}
+_GENERATED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    """Rewrite every page of docs/reference that is out of date."""
+    for page in sorted(REFERENCE.glob("*.md")):
+        text = page.read_text(encoding="utf-8")
+        if (renewed := rendered(text)) != text:
+            page.write_text(renewed, encoding="utf-8")
+            sys.stdout.write(f"rewrote {page}\n")
+
+
+def rendered(text: str) -> str:
+    """Return a page with its generated parts as the code has them now."""
+    return _GENERATED.sub(lambda part: f"{part[1]}\n{PARTS[part[2]]()}\n\n{part[3]}", text)
+
+
+# --- settings ------------------------------------------------------------------------------
+
+
+def settings_table() -> str:
+    """One row per setting: variable, values, default, meaning."""
+    rows = [["variable", "values", "default", "meaning"]]
+    for variable, field in _settings(Settings, "RAGCORE_"):
+        rows.append(
+            [f"`{variable}`", _values(field), _default(field), field.description or ""],
+        )
+    return _table(rows)
+
+
+def _settings(group: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
+    for name, field in group.model_fields.items():
+        variable = prefix + name.upper()
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _settings(field.annotation, variable + "__")
+        else:
+            yield variable, field
+
+
+def _values(field: FieldInfo) -> str:
+    limits = [
+        f"{sign} {getattr(limit, name)}"
+        for limit in field.metadata
+        for name, sign in (("ge", "≥"), ("gt", ">"), ("le", "≤"), ("lt", "<"))
+        if hasattr(limit, name)
+    ]
+    return " ".join([_type_name(field.annotation), ", ".join(limits)]).strip()
+
+
+def _type_name(annotation: Any) -> str:
+    if get_origin(annotation) is Literal:
+        return " ".join(f"`{value}`" for value in get_args(annotation))
+    if get_origin(annotation) in (Union, types.UnionType):
+        kinds = [kind for kind in get_args(annotation) if kind is not type(None)]
+        return " or ".join(map(_type_name, kinds))
+    if get_origin(annotation) is tuple:
+        return "JSON list"
+    names = {Path: "path", SecretStr: "text, secret", str: "text", int: "integer", float: "number"}
+    return names.get(annotation) or {bool: "`true` `false`"}.get(annotation, str(annotation))
+
+
+def _default(field: FieldInfo) -> str:
+    if field.default_factory is not None:
+        return (field.default_factory.__doc__ or "").split("\n")[0]
+    if field.default is PydanticUndefined:
+        return "required"
+    if field.default is None:
+        return "none"
+    if isinstance(field.default, tuple):
+        return "`[" + ", ".join(f'"{entry}"' for entry in field.default) + "]`"
+    value = str(field.default)
+    return f"`{value.lower() if isinstance(field.default, bool) else value}`"
+
+
+# --- errors --------------------------------------------------------------------------------
+
+
+def errors_table() -> str:
+    """One row per public code, in the order of the tree in errors.py."""
+    rows = [["code", "class", "retry may help", "exit code", "meaning"]]
+    for code, classes in _errors_by_code().items():
+        error = classes[-1]
+        rows.append(
+            [
+                f"`{code}`",
+                ", ".join(f"`{c.__name__}`" for c in classes),
+                "yes" if error.retryable else "no",
+                str(int(exit_code_of(error("")))),
+                _first_paragraph(error),
+            ]
+        )
+    return _table(rows)
+
+
+def _errors_by_code() -> dict[str, list[type[RagError]]]:
+    by_code: dict[str, list[type[RagError]]] = {}
+    for error in _tree(RagError):
+        by_code.setdefault(error.code, []).append(error)
+    return by_code
+
+
+def _tree(root: type[RagError]) -> Iterator[type[RagError]]:
+    yield root
+    for child in root.__subclasses__():
+        if child.__module__ == RagError.__module__:
+            yield from _tree(child)
+
+
+def _first_paragraph(documented: type) -> str:
+    return " ".join((documented.__doc__ or "").split("\n\n")[0].split())
+
+
+# --- commands ------------------------------------------------------------------------------
+
+
+def commands() -> str:
+    """The help of every command, as `--help` prints it."""
+    sections = []
+    for path in _command_paths(get_command(app)):
+        help_text = (
+            CliRunner().invoke(app, [*path, "--help"], prog_name="ragcore", env=_TERMINAL).output
+        )
+        sections.append(f"### {' '.join(('ragcore', *path))}\n\n```text\n{help_text.strip()}\n```")
+    return "\n\n".join(sections)
+
+
+def _command_paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    yield path
+    for name, child in getattr(command, "commands", {}).items():
+        yield from _command_paths(child, (*path, name))
+
+
+def _table(rows: list[list[str]]) -> str:
+    head, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
+    lines = [head, ["---"] * len(head), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+PARTS: dict[str, Callable[[], str]] = {
+    "settings": settings_table,
+    "errors": errors_table,
+    "commands": commands,
+}
+
+
+if __name__ == "__main__":
+    main()
