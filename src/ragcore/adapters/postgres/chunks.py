@@ -14,14 +14,16 @@ from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from ragcore.adapters.postgres import sql
-from ragcore.adapters.postgres.collections import require_name
 from ragcore.adapters.postgres.errors import translated
 from ragcore.adapters.postgres.layout import context_of, passage, stored_metadata
 from ragcore.adapters.postgres.search import SQL as SEARCH
 from ragcore.adapters.postgres.search import Search
 from ragcore.errors import CollectionMismatch, CollectionNotFound
 from ragcore.model import Candidates, Chunk, Filter, Passage, Vector, Vectors
+from ragcore.steps.fingerprints import require_name
 from ragcore.steps.languages import text_search_config
+
+__all__ = ["PostgresChunks", "copy_chunks", "delete_document_chunks", "passage"]
 
 SQL: Final = sql.load("queries.sql")
 
@@ -106,7 +108,9 @@ class PostgresChunks:
         filters: Filter | None = None,
         vector_limit: int = 50,
         keyword_limit: int = 50,
+        chunk_ids: Sequence[str] | None = None,
     ) -> Candidates:
+        """Do what the port says; `chunk_ids` narrows the search to those chunks."""
         search = Search(
             collection=require_name(collection),
             vector=vector,
@@ -115,6 +119,7 @@ class PostgresChunks:
             vector_limit=vector_limit,
             keyword_limit=keyword_limit,
             exact_rows=self._exact_rows,
+            chunk_ids=chunk_ids,
         )
         found = await self._run(search)
         if search.is_short(found):

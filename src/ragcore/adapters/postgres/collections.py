@@ -1,7 +1,6 @@
 """Collections in PostgreSQL: the fingerprints they were made with, and their tables."""
 
 import hashlib
-import re
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -18,13 +17,14 @@ from ragcore.adapters.postgres.errors import translated
 from ragcore.adapters.postgres.pool import describe_server
 from ragcore.errors import CollectionMismatch, CollectionNotFound, InvalidInput
 from ragcore.model import Collection, DeletionReceipt, EmbeddingSpec
+from ragcore.steps.fingerprints import require_name, require_same
+
+__all__ = ["PostgresCollections", "drop_tables", "require_name"]
 
 SQL: Final = sql.load("collections.sql")
 TABLES: Final = sql.load("collection.sql")
 
 Connection = AsyncConnection[Any]
-
-_NAME: Final = re.compile(r"[a-z0-9_-]{1,48}")
 
 _MOST_DIMENSIONS: Final = 2000  # of an HNSW index over `vector`
 _MOST_INLINE_DIMENSIONS: Final = 1536  # 6 kB: a row must fit its page of 8 kB
@@ -96,36 +96,6 @@ class PostgresCollections:
                 yield connection
 
 
-def require_name(name: str) -> str:
-    """Return `name`, which may then stand in SQL between double quotes. Raises InvalidInput."""
-    if not _NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} is no name for a collection: use 1 to 48 of a-z, 0-9, '_' and '-'"
-        )
-    return name
-
-
-def require_same(found: Collection, *, embedding: EmbeddingSpec, chunker: str) -> None:
-    """Raise CollectionMismatch where vectors or chunks made now would not fit the stored ones."""
-    differences = [
-        f"{what} {stored!r} is stored, {configured!r} is configured"
-        for what, stored, configured in (
-            ("embedding model", found.embedding.model, embedding.model),
-            ("dimension", found.embedding.dimension, embedding.dimension),
-            ("query prefix", found.embedding.query_prefix, embedding.query_prefix),
-            ("document prefix", found.embedding.document_prefix, embedding.document_prefix),
-            ("chunker", found.chunker, chunker),
-            ("model digest", *_known_digests(found.embedding, embedding)),
-        )
-        if stored != configured
-    ]
-    if differences:
-        raise CollectionMismatch(
-            f"Collection {found.name!r} was made otherwise: {'; '.join(differences)}."
-            " Configure what is stored, use another collection, or delete this one and ingest again"
-        )
-
-
 async def drop_tables(connection: Connection, name: str) -> None:
     """Drop a collection's tables in the caller's transaction, if they are there."""
     counts = {"name": require_name(name)}
@@ -176,13 +146,6 @@ def _require_indexable(embedding: EmbeddingSpec) -> None:
             f"Vectors of {embedding.dimension!r} dimensions can't be indexed: choose an embedding"
             f" model with at most {_MOST_DIMENSIONS}"
         )
-
-
-def _known_digests(stored: EmbeddingSpec, configured: EmbeddingSpec) -> tuple[str, str]:
-    """Both digests where both are known, otherwise nothing to compare."""
-    if stored.digest is None or configured.digest is None:
-        return "", ""
-    return stored.digest, configured.digest
 
 
 def _of(name: str, query: str) -> str:
