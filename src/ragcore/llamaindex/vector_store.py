@@ -227,12 +227,13 @@ async def _query(store: PostgresNodes, query: VectorStoreQuery) -> VectorStoreQu
 async def _by_cosine(
     store: PostgresNodes, query: VectorStoreQuery, filters: Filter | None, limit: int
 ) -> Scores:
-    vector = _vector(query)
-    if query.node_ids is not None:
-        vectors = await store.vectors(query.node_ids, filters)
-        return _best({id_: _cosine(vector, other) for id_, other in vectors.items()}, limit)
     found = await store.candidates(
-        vector=vector, text=None, filters=filters, vector_limit=limit, keyword_limit=0
+        vector=_vector(query),
+        text=None,
+        filters=filters,
+        node_ids=query.node_ids,
+        vector_limit=limit,
+        keyword_limit=0,
     )
     return _best(_scores(found, lambda candidate: candidate.cosine), limit)
 
@@ -303,6 +304,7 @@ async def _candidates(
         vector=vector,
         text=query.query_str,
         filters=filters,
+        node_ids=query.node_ids,
         vector_limit=vector_limit,
         keyword_limit=keyword_limit,
     )

@@ -18,12 +18,12 @@ from psycopg_pool import AsyncConnectionPool
 
 from ragcore.adapters.postgres import catalog, sql
 from ragcore.adapters.postgres.chunks import PostgresChunks
-from ragcore.adapters.postgres.collections import require_name
 from ragcore.adapters.postgres.errors import translated
 from ragcore.adapters.postgres.filters import document_condition, own_condition
 from ragcore.adapters.postgres.layout import passage
 from ragcore.errors import CollectionMismatch, CollectionNotFound, InvalidInput, StoreUnavailable
 from ragcore.model import Candidates, Filter, Passage, Vector
+from ragcore.steps.fingerprints import require_name
 from ragcore.steps.languages import detect, text_search_config
 
 SQL: Final = sql.load("nodes.sql")
@@ -141,11 +141,9 @@ class PostgresNodes:
             rows = await _rows(connection, self._sql("nodes", condition), values)
         return [_stored(self.collection, row) for row in rows]
 
-    async def vectors(
-        self, node_ids: Sequence[str], filters: Filter | None = None
-    ) -> Mapping[str, Vector]:
-        """Return the vector of each node of these ids that matches."""
-        condition, values = self._condition(node_ids, filters)
+    async def vectors(self, node_ids: Sequence[str]) -> Mapping[str, Vector]:
+        """Return the vector of each node of these ids that is there."""
+        condition, values = self._condition(node_ids, None)
         async with self._transaction() as connection:
             rows = await _rows(connection, self._sql("vectors", condition), values)
         return {row["id"]: np.asarray(row["vec"], np.float32) for row in rows}
@@ -156,10 +154,11 @@ class PostgresNodes:
         vector: Vector | None,
         text: str | None,
         filters: Filter | None,
+        node_ids: Sequence[str] | None,
         vector_limit: int,
         keyword_limit: int,
     ) -> Candidates:
-        """Do what `ChunkStore.candidates` does, for this collection."""
+        """Do what `ChunkStore.candidates` does, among the nodes of these ids where given."""
         return await self._chunks.candidates(
             self.collection,
             vector=vector,
@@ -167,6 +166,7 @@ class PostgresNodes:
             filters=filters,
             vector_limit=vector_limit,
             keyword_limit=keyword_limit,
+            chunk_ids=node_ids,
         )
 
     # --- parts of a transaction ------------------------------------------------------------

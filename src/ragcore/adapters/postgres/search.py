@@ -35,8 +35,14 @@ class Search:
     keyword_limit: int
     exact_rows: int
     """Up to so many rows are scanned exactly."""
+    chunk_ids: Sequence[str] | None = None
+    """Only these chunks, where given."""
     postings: int = 20_000
     """Most postings read to propose chunks; the words more frequent than that are looked up."""
+
+    @property
+    def is_filtered(self) -> bool:
+        return self.filters is not None or self.chunk_ids is not None
 
     def exhaustive(self) -> "Search":
         """Return the same search with no limit to its work: it returns all there is."""
@@ -51,6 +57,9 @@ class Search:
         wanted = AllOf(()) if self.filters is None else self.filters
         document_filter, document_values = filters.document_condition(wanted)
         own_filter, own_values = filters.own_condition(wanted)
+        if self.chunk_ids is not None:
+            document_filter = f"t.id = ANY(%(chunk_ids)s) AND ({document_filter})"
+            own_filter = f"t.id = ANY(%(chunk_ids)s) AND ({own_filter})"
         statement = SQL["search"]
         for name, fragment in self._fragments().items():
             statement = statement.replace(f"{{{name}}}", fragment)
@@ -82,7 +91,7 @@ class Search:
 
     def _fragments(self) -> Mapping[str, str]:
         """The fragments by name, outer ones first."""
-        is_filtered = self.filters is not None
+        is_filtered = self.is_filtered
         nearest, worded = "none", "none"
         if self.vector is not None:
             nearest = "nearest_matching" if is_filtered else "nearest"
@@ -104,6 +113,7 @@ class Search:
             "vector": self.vector,
             # NUL can't be sent; what else a question holds, the parser takes for white space.
             "text": (self.text or "").replace("\0", " ")[:_MOST_QUESTION_CHARACTERS],
+            "chunk_ids": None if self.chunk_ids is None else list(self.chunk_ids),
             "vector_limit": self.vector_limit,
             "keyword_limit": self.keyword_limit,
             "exact_rows": self.exact_rows,
@@ -116,7 +126,7 @@ class Search:
         if self.vector is None:
             return 0
         header = rows[0]
-        there: int = header["total_chunks"] if self.filters is None else header["matching"]
+        there: int = header["matching"] if self.is_filtered else header["total_chunks"]
         found = sum(row["vector_rank"] is not None for row in rows)
         return max(0, min(self.vector_limit, there) - found)
 
