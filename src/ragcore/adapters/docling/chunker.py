@@ -28,6 +28,7 @@ from docling_core.types.doc import (
     ProvenanceItem,
     TableItem,
 )
+from pydantic import ConfigDict
 
 from ragcore.adapters.docling.splitting import split_table, split_text
 from ragcore.errors import InvalidInput
@@ -51,9 +52,9 @@ def chunk_document(
 ) -> list[Chunk]:
     """Cut a document into chunks whose `embedding_text` counts at most `max_tokens`.
 
-    `count_tokens` counts everything the model reads, prefix and special tokens included. Every word of
-    the body is in the text of a chunk or in its headings. Ids hash `seed`, position and text: give
-    a seed per document. `start` and `end` are offsets in `markdown` (of `to_markdown`), where given.
+    `count_tokens` counts all that the model reads, prefix and special tokens included. Every word
+    of the body is in the text of a chunk or in its headings. Ids hash `seed`, position and text:
+    give a seed per document. `start` and `end` are offsets in `markdown`, if given (`to_markdown`).
     Raises InvalidInput when `max_tokens` leaves no room for text.
     """
     budget = Budget(max_tokens, count_tokens)
@@ -124,7 +125,7 @@ _LEAST_ROOM = 16
 class _Tokens(BaseTokenizer):
     """A budget as Docling's tokenizer. Docling counts without what the model adds, so do we."""
 
-    model_config = {"arbitrary_types_allowed": True}
+    model_config = ConfigDict(arbitrary_types_allowed=True)
     budget: Any
 
     def count_tokens(self, text: str) -> int:
@@ -146,7 +147,7 @@ class _Serializers(ChunkingSerializerProvider):
 
 
 def _serializer(document: DoclingDocument) -> ChunkingDocSerializer:
-    """Tables as compact Markdown (Docling's triplets take 14 times as long), pictures' text kept."""
+    """Return one for compact Markdown tables (triplets take 14 × as long) and text in pictures."""
     return ChunkingDocSerializer(
         doc=document,
         table_serializer=MarkdownTableSerializer(),
@@ -314,7 +315,7 @@ def chunk_id(seed: str, ordinal: int, text: str) -> str:
 
 
 def _clean(text: str) -> str:
-    """Drop NULs, which PostgreSQL refuses, and halves of surrogate pairs, which no encoder takes."""
+    """Drop NULs, which PostgreSQL refuses, and halves of surrogate pairs, which UTF-8 has not."""
     return text.replace("\x00", "").encode("utf-8", "replace").decode("utf-8")
 
 
@@ -360,6 +361,10 @@ def _around(boxes: Sequence[Box]) -> Box | None:
     return min(lefts), min(tops), max(rights), max(bottoms)
 
 
+_TRIES = 50
+_REACH = 20_000
+
+
 class _Locator:
     """Finds chunks in the document's Markdown, each after the one before."""
 
@@ -368,5 +373,29 @@ class _Locator:
         self._position = 0
 
     def find(self, text: str) -> tuple[int | None, int | None]:
-        """Return start and end of a text that stands there as it is, white space aside."""
+        """Return start and end of a text that stands there as it is, white space aside.
+
+        The search looks no further than a few chunks on, so a text that is nowhere costs little.
+        """
+        words = text.split()
+        furthest = self._position + 4 * len(text) + _REACH
+        start = self._position - 1
+        for _ in range(_TRIES):
+            start = self._markdown.find(words[0], start + 1, furthest)
+            if start < 0:
+                break
+            if (end := self._end(words, start)) is not None:
+                self._position = end
+                return start, end
         return None, None
+
+    def _end(self, words: Sequence[str], position: int) -> int | None:
+        """Return where the words, with white space between them, end; None if others come."""
+        markdown = self._markdown
+        for word in words:
+            while position < len(markdown) and markdown[position].isspace():
+                position += 1
+            if not markdown.startswith(word, position):
+                return None
+            position += len(word)
+        return position

@@ -9,6 +9,7 @@ back to plain lines where the rules fail on a page, and reports that page.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any, ClassVar
 
 from docling.backend.docling_parse_backend import ThreadedDoclingParseDocumentBackend
@@ -37,10 +38,10 @@ from docling.models.stages.page_preprocessing.page_preprocessing_model import (
     PagePreprocessingOptions,
 )
 from docling.pipeline.standard_pdf_pipeline import StandardPdfPipeline
-from docling_core.types.doc import BoundingBox, DocItemLabel, TableCell
+from docling_core.types.doc import BoundingBox, DocItemLabel, Size, TableCell
 from docling_core.types.doc.page import BoundingRectangle, TextCell
 
-from ragcore.adapters.docling.rules import Block, Line, Span, enclosing, lay_out
+from ragcore.adapters.docling.rules import BULLETS, Block, Line, Span, enclosing, lay_out
 from ragcore.adapters.docling.tables import Cell, grid_of
 from ragcore.model import Box
 
@@ -51,6 +52,7 @@ _LABELS = {
     "list": DocItemLabel.LIST_ITEM,
     "text": DocItemLabel.TEXT,
     "contents": DocItemLabel.TEXT,
+    "caption": DocItemLabel.CAPTION,
     "code": DocItemLabel.CODE,
     "furniture": DocItemLabel.PAGE_FOOTER,
     "table": DocItemLabel.TABLE,
@@ -74,7 +76,7 @@ class RulesTableOptions(BaseTableStructureOptions):
     kind: ClassVar[str] = "ragcore_rules_tables"
 
 
-class RulesLayout(BaseLayoutModel):  # type: ignore[misc]
+class RulesLayout(BaseLayoutModel):
     """Finds headings, lists, paragraphs, tables and page numbers by the rules of `rules.py`."""
 
     requires_layout_postprocessing = False
@@ -96,7 +98,7 @@ class RulesLayout(BaseLayoutModel):  # type: ignore[misc]
         """Return the page's clusters. Never raises: a failing rule costs structure, not text."""
         try:
             clusters = self._clusters(page)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001 - one page's structure, not the document
             _log.exception("layout rules failed on page %d", page.page_no)
             conv_res.errors.append(_page_warning(page.page_no, "layout rules", error))
             clusters = _plain_clusters(page)
@@ -104,10 +106,8 @@ class RulesLayout(BaseLayoutModel):  # type: ignore[misc]
 
     def _clusters(self, page: Page) -> list[Cluster]:
         cells = list(page.cells)
-        size = page.size
-        blocks = lay_out(
-            spans_of(cells, size.height), rulings_of(page), width=size.width, height=size.height
-        )
+        size = size_of(page)
+        blocks = lay_out(spans_of(cells, size.height), rulings_of(page), page_height=size.height)
         clusters = [_cluster(number, block, cells) for number, block in enumerate(blocks)]
         for block in blocks:
             if block.label == "heading":
@@ -115,7 +115,7 @@ class RulesLayout(BaseLayoutModel):  # type: ignore[misc]
         return clusters + _pictures(page, first_id=len(clusters))
 
 
-class RulesTables(BaseTableStructureModel):  # type: ignore[misc]
+class RulesTables(BaseTableStructureModel):
     """Finds rows and columns of a table by its gaps and rulings."""
 
     def __init__(self, *, options: RulesTableOptions, enabled: bool = True, **_: Any) -> None:
@@ -139,7 +139,7 @@ class RulesTables(BaseTableStructureModel):  # type: ignore[misc]
                 continue
             try:
                 table = _table(cluster, page)
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001 - one table's structure, not the document
                 _log.exception("table rules failed on page %d", page.page_no)
                 conv_res.errors.append(_page_warning(page.page_no, "table rules", error))
                 table = _one_column(cluster, page)
@@ -150,14 +150,14 @@ class RulesTables(BaseTableStructureModel):  # type: ignore[misc]
 # --- the pipeline --------------------------------------------------------------------------
 
 
-class RenderOnDemand(PagePreprocessingModel):  # type: ignore[misc]
+class RenderOnDemand(PagePreprocessingModel):
     """Docling's page preparation without a picture of every page: only OCR and ONNX need one."""
 
     def _populate_page_images(self, page: Page) -> Page:
         return page
 
 
-class LayoutAfterOcr(LayoutPostprocessingModel):  # type: ignore[misc]
+class LayoutAfterOcr(LayoutPostprocessingModel):
     """Lays out recognised pages; in Docling's order layout comes before OCR and sees no text."""
 
     def __init__(self, layout: RulesLayout) -> None:
@@ -174,7 +174,7 @@ class LayoutAfterOcr(LayoutPostprocessingModel):  # type: ignore[misc]
         return predictions
 
 
-class FastPipeline(StandardPdfPipeline):  # type: ignore[misc]
+class FastPipeline(StandardPdfPipeline):
     """Docling's PDF pipeline with the models of this module."""
 
     needs_pictures = False
@@ -208,7 +208,7 @@ def recognising(pipeline: StandardPdfPipeline, model: BaseOcrModel | None) -> It
         pipeline.ocr_model = idle
 
 
-class TextLines(ThreadedDoclingParseDocumentBackend):  # type: ignore[misc]
+class TextLines(ThreadedDoclingParseDocumentBackend):
     """Docling's PDF parser told to give lines and rulings, and neither words nor page pictures.
 
     Docling's own backend computes shapes only together with a rendered page, which takes twice the
@@ -273,6 +273,13 @@ def spans_of(cells: Iterable[TextCell], page_height: float) -> list[Span]:
     return spans
 
 
+def size_of(page: Page) -> Size:
+    """Return the page's size in points, which Docling knows from the moment it opened the page."""
+    if page.size is None:
+        raise ValueError(f"page {page.page_no} has no size")
+    return page.size
+
+
 def rulings_of(page: Page) -> list[Box]:
     """Return the straight lines drawn on the page, as thin boxes; none for a scan."""
     lines = page._backend.get_shape_lines() if page._backend is not None else None
@@ -288,6 +295,8 @@ def _cluster(number: int, block: Block, cells: Sequence[TextCell]) -> Cluster:
         chosen = [cells[span.index] for span in block.spans]
     else:
         chosen = [_line_cell(line, cells) for line in block.lines]
+        if block.label == "list":
+            chosen[0] = _with_text(chosen[0], BULLETS.sub("• ", chosen[0].text))
     return Cluster(
         id=number,
         label=_LABELS[block.label],
@@ -302,15 +311,18 @@ def _line_cell(line: Line, cells: Sequence[TextCell]) -> TextCell:
     first = cells[line.spans[0].index]
     if len(line.spans) == 1:
         return first
-    text = joined(line.spans)
     rect = BoundingRectangle.from_bounding_box(_bounding(enclosing(line.spans)))
+    return _with_text(first, joined(line.spans), rect)
+
+
+def _with_text(cell: TextCell, text: str, rect: BoundingRectangle | None = None) -> TextCell:
     return TextCell(
-        index=first.index,
-        rect=rect,
+        index=cell.index,
+        rect=rect or cell.rect,
         text=text,
         orig=text,
-        from_ocr=first.from_ocr,
-        confidence=first.confidence,
+        from_ocr=cell.from_ocr,
+        confidence=cell.confidence,
     )
 
 
@@ -321,7 +333,7 @@ def joined(spans: Sequence[Span]) -> str:
     if _is_right_to_left("".join(span.text for span in spans)):
         ordered.reverse()
         text = ordered[0].text
-    for before, after in zip(ordered, ordered[1:], strict=False):
+    for before, after in pairwise(ordered):
         gap = max(after.left - before.right, before.left - after.right)
         text += after.text if gap < 0.12 * before.height else " " + after.text
     return text
@@ -338,7 +350,7 @@ def _plain_clusters(page: Page) -> list[Cluster]:
         Cluster(
             id=number,
             label=DocItemLabel.TEXT,
-            bbox=cell.rect.to_bounding_box().to_top_left_origin(page.size.height),
+            bbox=cell.rect.to_bounding_box().to_top_left_origin(size_of(page).height),
             confidence=0.0,
             cells=[cell],
         )
@@ -349,7 +361,8 @@ def _plain_clusters(page: Page) -> list[Cluster]:
 
 def _pictures(page: Page, *, first_id: int) -> list[Cluster]:
     """Return the bitmaps that are big enough to be pictures and don't fill the page (a scan)."""
-    area = page.size.width * page.size.height
+    size = size_of(page)
+    area = size.width * size.height
     boxes = [] if page._backend is None else page._backend.get_bitmap_rects()
     pictures = [
         box
@@ -363,7 +376,7 @@ def _pictures(page: Page, *, first_id: int) -> list[Cluster]:
 
 
 def _table(cluster: Cluster, page: Page) -> Table:
-    spans = spans_of(cluster.cells, page.size.height)
+    spans = spans_of(cluster.cells, size_of(page).height)
     box = _sides(cluster.bbox)
     rulings = [ruling for ruling in rulings_of(page) if _is_within(ruling, box)]
     grid = grid_of(spans, rulings, body=_median_height(spans))
@@ -371,7 +384,7 @@ def _table(cluster: Cluster, page: Page) -> Table:
 
 
 def _one_column(cluster: Cluster, page: Page) -> Table:
-    spans = spans_of(cluster.cells, page.size.height)
+    spans = spans_of(cluster.cells, size_of(page).height)
     cells = [Cell(row, 0, [span]) for row, span in enumerate(spans)]
     return _docling_table(cluster, page, cells, rows=len(cells), columns=1)
 

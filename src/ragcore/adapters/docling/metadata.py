@@ -1,7 +1,7 @@
 """What a file says about itself: title, author, dates, language.
 
-Dates become ISO 8601 in UTC where the file gives a zone, so that they compare as text. Whatever can't be
-read is left out: metadata never fails a document.
+Dates become ISO 8601, in UTC where the file gives a zone, so that they compare as text. Whatever
+can't be read is left out: metadata never fails a document.
 """
 
 import re
@@ -30,7 +30,7 @@ class Facts:
     extracted: dict[str, Any] = field(default_factory=dict)
 
 
-def of_file(path: Path, format: SourceFormat) -> Facts:  # noqa: A002
+def of_file(path: Path, format: SourceFormat) -> Facts:
     """Return what the file says about itself; empty where the format or the file says nothing."""
     reader = _READERS.get(format)
     if reader is None:
@@ -69,8 +69,12 @@ def first_heading(document: "DoclingDocument") -> str | None:
 
     for item, _ in document.iterate_items():
         if isinstance(item, TitleItem | SectionHeaderItem) and item.text.strip():
-            return _shortened(item.text)
+            return _shortened(_ANCHOR.sub("", item.text))
     return None
+
+
+_ANCHOR = re.compile(r"\s*\{\s*#[\w-]+\s*\}\s*$")
+"""`{ #about }` behind a Markdown heading names a link target."""
 
 
 # --- one reader per family of formats ------------------------------------------------------

@@ -19,6 +19,7 @@ from docling.models.stages.ocr.tesseract_ocr_cli_model import TesseractOcrCliMod
 from docling_core.types.doc import BoundingBox
 from PIL import Image
 
+from ragcore.adapters.docling.layouts import size_of
 from ragcore.adapters.docling.tesseract import read_word
 
 SCALE = 3.0
@@ -28,7 +29,7 @@ _GARBAGE = 10.0
 """Words of less confidence, of 100, are specks and parts of pictures."""
 
 
-class PageOcr(TesseractOcrCliModel):  # type: ignore[misc]
+class PageOcr(TesseractOcrCliModel):
     """Docling's Tesseract model for chosen pages, one text cell per line and column."""
 
     def __init__(self, languages: Collection[str], *, replace_text: bool) -> None:
@@ -54,7 +55,8 @@ class PageOcr(TesseractOcrCliModel):  # type: ignore[misc]
         if page.page_no not in self.pages:
             return []
         self.recognised.add(page.page_no)
-        return [BoundingBox(l=0, t=0, r=page.size.width, b=page.size.height)]
+        size = size_of(page)
+        return [BoundingBox(l=0, t=0, r=size.width, b=size.height)]
 
     def _perform_osd(self, ifilename: str) -> pd.DataFrame:
         """Answer that the page is upright: it was turned before (`tesseract.py`)."""

@@ -131,11 +131,11 @@ def _shows_no_text(document: "PdfDocument", index: int) -> bool:
 
 
 def _outline(document: "PdfDocument") -> tuple[OutlineEntry, ...]:
-    entries = []
-    for bookmark in islice(document.get_toc(max_depth=6), _MOST_BOOKMARKS):
-        if title := (bookmark.get_title() or "").strip():
-            entries.append(OutlineEntry(title, bookmark.level + 1))
-    return tuple(entries)
+    return tuple(
+        OutlineEntry(title, bookmark.level + 1)
+        for bookmark in islice(document.get_toc(max_depth=6), _MOST_BOOKMARKS)
+        if (title := (bookmark.get_title() or "").strip())
+    )
 
 
 def _is_scan(page: "PdfPage") -> bool:
@@ -149,4 +149,4 @@ def _is_scan(page: "PdfPage") -> bool:
     width, height = page.get_size()
     pictures = [thing.get_bounds() for thing in objects if thing.type == _IMAGE_OBJECT]
     covered = sum((right - left) * (top - bottom) for left, bottom, right, top in pictures)
-    return covered >= _SCAN_COVER * width * height
+    return bool(covered >= _SCAN_COVER * width * height)

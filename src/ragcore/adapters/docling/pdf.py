@@ -21,7 +21,7 @@ from pydantic import SecretStr
 
 from ragcore.adapters.docling.headings import drop_repeated_margins, set_levels
 from ragcore.adapters.docling.layouts import HeadingStyles, TextLines
-from ragcore.adapters.docling.ocr import SCALE, PageOcr
+from ragcore.adapters.docling.ocr import PageOcr
 from ragcore.adapters.docling.pages import (
     PageFacts,
     opened,

@@ -15,7 +15,7 @@ from ragcore.adapters.docling import layouts
 from ragcore.errors import MissingExtra, NotConfigured
 
 
-class FullPipeline(StandardPdfPipeline):  # type: ignore[misc]
+class FullPipeline(StandardPdfPipeline):
     """Docling's own layout and table models, where they are provisioned."""
 
     needs_pictures = True
@@ -70,8 +70,8 @@ def _full_pipeline(artifacts_path: Path | None) -> FullPipeline:
     folder = artifacts_path or Path(os.environ.get("DOCLING_ARTIFACTS_PATH", ""))
     if folder == Path() or not folder.is_dir():
         raise NotConfigured(
-            f"pdf_profile='full' needs Docling's models, and {str(folder)!r} is no folder with them: "
-            "run `docling-tools models download` and set DOCLING_ARTIFACTS_PATH"
+            f"pdf_profile='full' needs Docling's models, and {str(folder)!r} is no folder with "
+            "them: run `docling-tools models download` and set DOCLING_ARTIFACTS_PATH"
         )
     return FullPipeline(
         ThreadedPdfPipelineOptions(

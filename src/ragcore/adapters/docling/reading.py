@@ -63,7 +63,7 @@ class Reading:
 def read(
     path: Path,
     *,
-    format: SourceFormat,  # noqa: A002 - the word of the domain
+    format: SourceFormat,
     options: ReadingOptions,
     filename: str | None = None,
     progress: Progress | None = None,
@@ -110,7 +110,7 @@ _PAGED = (SourceFormat.PPTX, SourceFormat.XLSX, SourceFormat.ODS, SourceFormat.O
 def _read_declarative(
     path: Path,
     format: SourceFormat,
-    filename: str | None,  # noqa: A002
+    filename: str | None,
 ) -> Reading:
     result = _convert(path, format, filename)
     document = result.document
@@ -128,7 +128,7 @@ def _read_declarative(
     )
 
 
-def _convert(path: Path, format: SourceFormat, filename: str | None) -> "ConversionResult":  # noqa: A002
+def _convert(path: Path, format: SourceFormat, filename: str | None) -> "ConversionResult":
     """Run Docling's own backend for the format on the bytes.
 
     The backend is named outright instead of letting Docling guess it again from the name: it
@@ -155,7 +155,9 @@ def _convert(path: Path, format: SourceFormat, filename: str | None) -> "Convers
         raise ConversionFailed(
             f"{filename or path.name!r} is damaged or no {format.value}; open and save it anew"
         )
-    pipeline = option.pipeline_cls(pipeline_options=option.pipeline_options)
+    pipeline = option.pipeline_cls(
+        pipeline_options=option.pipeline_options or option.pipeline_cls.get_default_options()
+    )
     result = pipeline.execute(source, raises_on_error=False)
     if result.status not in (ConversionStatus.SUCCESS, ConversionStatus.PARTIAL_SUCCESS):
         raise ConversionFailed(
@@ -206,7 +208,7 @@ def _read_text(path: Path, filename: str | None) -> Reading:
 
 def _read_pages(
     path: Path,
-    format: SourceFormat,  # noqa: A002
+    format: SourceFormat,
     options: ReadingOptions,
     progress: Progress | None,
 ) -> Reading:

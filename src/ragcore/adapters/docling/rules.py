@@ -9,12 +9,13 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from statistics import median
 from typing import Literal
 
 from ragcore.model import Box
 
-Label = Literal["heading", "list", "text", "code", "furniture", "table", "contents"]
+Label = Literal["heading", "list", "text", "caption", "code", "furniture", "table", "contents"]
 
 
 @dataclass(slots=True, eq=False)
@@ -90,9 +91,7 @@ class Block:
         return [span for line in self.lines for span in line.spans]
 
 
-def lay_out(
-    spans: Iterable[Span], rulings: Sequence[Box], *, width: float, height: float
-) -> list[Block]:
+def lay_out(spans: Iterable[Span], rulings: Sequence[Box], *, page_height: float) -> list[Block]:
     """Return the blocks of one page, tables first, otherwise from top to bottom.
 
     Every span ends in exactly one block. Reading order across columns is not decided here.
@@ -105,7 +104,12 @@ def lay_out(
     taken = {id(span) for table in tables for span in table.spans}
     lines = join_lines([span for span in visible if id(span) not in taken], body=body)
     paragraphs = group_lines(lines, body=body)
-    context = _Page(width=width, height=height, body=body, is_bold=_bold_share(visible) > 0.5)
+    context = _Page(
+        height=page_height,
+        body=body,
+        lowest=max(span.top for span in visible),
+        is_bold=_bold_share(visible) > 0.5,
+    )
     return tables + [_labelled(paragraph, context) for paragraph in paragraphs]
 
 
@@ -152,6 +156,8 @@ def join_lines(spans: Iterable[Span], *, body: float) -> list[Line]:
 _BULLET = re.compile(
     r"^\s*([•▪▫◦‣●○■□➢➤✓∞∙·–—\-\*]|\(?\d{1,3}[.)]|\(?[a-zа-я][.)])\s+\S", re.IGNORECASE
 )
+BULLETS = re.compile(r"^\s*[▪▫◦‣●○■□➢➤✓∞∙]\s+")
+"""Bullets as symbol fonts give them; `•` is the one that everybody knows."""
 _NUMBERED = re.compile(r"^\s*(\d+(\.\d+)*\.?|[IVXLC]+\.)\s+\S")
 _LEADERS = re.compile(r"(\.\s?){5,}\s*\S{0,6}\s*$|…{2,}\s*\S{0,6}\s*$")
 
@@ -161,10 +167,11 @@ def group_lines(lines: Sequence[Line], *, body: float) -> list[list[Line]]:
 
     A line is compared with the last paragraphs only, so the cost stays linear.
     """
+    spacing = _Spacing.of(lines, body=body)
     groups: list[list[Line]] = []
     for line in sorted(lines, key=lambda line: (line.top, line.left)):
         for group in reversed(groups[-12:]):
-            if _continues(group, line, body=body):
+            if _continues(group, line, spacing):
                 group.append(line)
                 break
         else:
@@ -172,27 +179,61 @@ def group_lines(lines: Sequence[Line], *, body: float) -> list[list[Line]]:
     return groups
 
 
-def _continues(group: Sequence[Line], line: Line, *, body: float) -> bool:
+@dataclass(frozen=True, slots=True)
+class _Spacing:
+    """How far apart the lines of a page's paragraphs stand."""
+
+    body: float
+    leading: float
+    """Gap between lines of one paragraph, as far as the page tells."""
+    measure: float
+    """Width of a full line."""
+
+    @classmethod
+    def of(cls, lines: Sequence[Line], *, body: float) -> "_Spacing":
+        ordered = sorted(lines, key=lambda line: (line.top, line.left))
+        gaps = sorted(
+            below.top - above.bottom
+            for above, below in pairwise(ordered)
+            if _overlap(above, below) and 0 < below.top - above.bottom < 2 * body
+        )
+        widths = sorted(line.right - line.left for line in lines)
+        return cls(
+            body=body,
+            leading=gaps[len(gaps) // 4] if gaps else 0.0,
+            measure=widths[len(widths) * 3 // 4] if widths else 0.0,
+        )
+
+
+def _overlap(one: Line, other: Line) -> bool:
+    return min(one.right, other.right) > max(one.left, other.left)
+
+
+def _continues(group: Sequence[Line], line: Line, spacing: _Spacing) -> bool:
     last = group[-1]
     gap = line.top - last.bottom
-    if not -0.4 * body < gap < _leading(group, body=body):
-        return False
-    if min(last.right, line.right) <= max(last.left, line.left):
+    if not -0.4 * spacing.body < gap < _widest_gap(group, spacing) or not _overlap(last, line):
         return False
     if last.is_mono and line.is_mono:
         return True
     is_alike = abs(last.height - line.height) < 0.13 * max(last.height, line.height)
-    if not is_alike or last.is_bold != line.is_bold or last.is_mono != line.is_mono:
+    looks = (last.is_bold, last.is_mono, last.is_italic)
+    if not is_alike or looks != (line.is_bold, line.is_mono, line.is_italic):
         return False
     return not (_BULLET.match(line.text) or _LEADERS.search(last.text))
 
 
-def _leading(group: Sequence[Line], *, body: float) -> float:
-    """Return the largest gap to a next line: the paragraph's own leading, where it has one."""
-    if len(group) < 2:
-        return 0.8 * max(body, group[-1].height)
-    own = group[-1].top - group[-2].bottom
-    return max(own, 0.0) + 0.35 * body
+def _widest_gap(group: Sequence[Line], spacing: _Spacing) -> float:
+    """Return the largest gap to a next line: the paragraph's own leading, where it has one.
+
+    Lines that stand wide apart all over the page still belong together when the last one is full.
+    """
+    if len(group) > 1:
+        return max(group[-1].top - group[-2].bottom, 0.0) + 0.35 * spacing.body
+    last = group[-1]
+    is_full = last.right - last.left > 0.75 * spacing.measure
+    usual = 0.8 * max(spacing.body, last.height)
+    return max(usual, min(1.6 * spacing.body, 1.3 * spacing.leading)) if is_full else usual
 
 
 # --- labels --------------------------------------------------------------------------------
@@ -201,15 +242,23 @@ _PAGE_NUMBER = re.compile(
     r"^\W*((page|p\.|стр\.?|страница)\s*)?(\d{1,4}|[ivxlc]{1,6})(\s*(of|из|/)\s*\d{1,4})?\W*$",
     re.IGNORECASE,
 )
-_MARGIN = 0.08
+_MARGIN = 0.12
 """Share of the page's height, at its top and bottom, in which page numbers stand."""
+
+
+_CAPTION = re.compile(
+    r"^\s*(figure|fig\.|table|рис\.|рисунок|табл\.|таблица)\s*\d+([.-]\d+)*\s*[.:–—-]?\s",
+    re.IGNORECASE,
+)
+_LONGEST_CAPTION = 400
 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    width: float
     height: float
     body: float
+    lowest: float
+    """Top of the last line."""
     is_bold: bool
     """Most of the text is bold, so that bold says nothing."""
 
@@ -224,6 +273,8 @@ def _labelled(lines: list[Line], page: _Page) -> Block:
         label = "furniture"
     elif _LEADERS.search(text):
         label = "contents"
+    elif _CAPTION.match(text) and len(text) < _LONGEST_CAPTION:
+        label = "caption"
     elif all(line.is_mono for line in lines):
         label = "code"
     elif _is_heading(lines, text, size=size, is_bold=is_bold, page=page):
@@ -235,7 +286,8 @@ def _labelled(lines: list[Line], page: _Page) -> Block:
 
 def _is_page_number(text: str, box: Box, page: _Page) -> bool:
     in_margin = box[3] < _MARGIN * page.height or box[1] > (1 - _MARGIN) * page.height
-    return in_margin and bool(_PAGE_NUMBER.match(text))
+    is_last = box[1] >= page.lowest and box[1] > 0.7 * page.height
+    return (in_margin or is_last) and bool(_PAGE_NUMBER.match(text))
 
 
 def _is_heading(
@@ -272,9 +324,8 @@ def find_tables(spans: Sequence[Span], rulings: Sequence[Box], *, body: float) -
             tables.append(_table(inside, area))
             chosen = {id(span) for span in inside}
             rest = [span for span in rest if id(span) not in chosen]
-    for run in _aligned_runs(rest, body=body):
-        tables.append(_table(run, enclosing(run)))
-    return tables
+    unruled = [_table(run, enclosing(run)) for run in _aligned_runs(rest, body=body)]
+    return tables + unruled
 
 
 def ruled_areas(rulings: Sequence[Box]) -> list[Box]:

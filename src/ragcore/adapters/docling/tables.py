@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from ragcore.adapters.docling.rules import Span, rows_of
 from ragcore.model import Box
@@ -77,7 +78,7 @@ def _columns(
     if len(edges) >= 3:
         bounds = [min(edges[0], min(s.left for s in spans)), *edges[1:-1]]
         bounds.append(max(edges[-1], max(s.right for s in spans)))
-        return list(zip(bounds, bounds[1:], strict=False))
+        return list(pairwise(bounds))
     most = max(len(rows_of(band)[0]) for band in bands)
     full = [span for band in bands if len(band) >= max(2, most - 1) for span in band]
     return _intervals(full or spans, body=body)

@@ -66,8 +66,8 @@ def choose_languages(wished: Sequence[str]) -> Languages:
 def rotation_to_upright(image: "Image", directory: Path, languages: Sequence[str]) -> int:
     """Return by how many degrees clockwise a page has to be turned to stand upright.
 
-    Tesseract's orientation detection decides where it is sure; where it has too little text for that,
-    the page is recognised in all four directions and the most confident reading wins.
+    Tesseract's orientation detection decides where it is sure. Where it has too little text for
+    that, the page is recognised in one direction after another, and the surest reading wins.
     """
     path = directory / "orientation.png"
     image.save(path)
