@@ -15,7 +15,7 @@ from ragcore_api.guard import LoopbackOnly, RequestIds
 from ragcore_api.routes import documents, health, ingest, jobs, questions
 
 from ragcore import __version__
-from ragcore.errors import RagError
+from ragcore.errors import ModelUnavailable, RagError
 from ragcore.rag import Rag
 from ragcore.runtime import open_doorbell
 from ragcore.settings import Settings
@@ -68,7 +68,7 @@ def _lifespan(
             try:
                 doorbell = await stack.enter_async_context(open_doorbell(settings))
                 rag = await stack.enter_async_context(Rag.open(settings, doorbell=doorbell))
-                await _warm_up()
+                await _warm_up(rag)
             except RagError as error:
                 log.error("%s: %s", error.code, error)
                 raise
@@ -77,6 +77,10 @@ def _lifespan(
     return lifespan
 
 
-async def _warm_up() -> None:
-    """Import what the first question would otherwise wait seconds for."""
+async def _warm_up(rag: Rag) -> None:
+    """Load what the first question would otherwise wait seconds for."""
     await asyncio.to_thread(importlib.import_module, "ragcore.llamaindex.query_engine")
+    try:
+        await rag.runtime.model.embed_query("ready?")
+    except ModelUnavailable as error:
+        log.warning("questions can't be answered yet: %s", error)

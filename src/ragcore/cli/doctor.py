@@ -27,7 +27,9 @@ if TYPE_CHECKING:
 State = Literal["ok", "note", "problem"]
 
 _LEAST_FREE_MB = 1024
-_ANSWER_SECONDS = 5.0
+_CONNECT_SECONDS = 5
+_ANSWER_SECONDS = 20.0
+"""For a whole check, imports on a busy machine included."""
 _LOST_BELOW_0_8 = (
     "pgvector below 0.8 can't go on scanning its index when a filter removes rows: filtered "
     "searches that match many chunks scan all of those exactly, which is slower; upgrade it"
@@ -184,7 +186,9 @@ async def _postgres(url: str, which: str) -> Finding:
     from ragcore.adapters.postgres.pool import describe_server, require_supported
 
     with translated():
-        async with await psycopg.AsyncConnection.connect(url, autocommit=True) as connection:
+        async with await psycopg.AsyncConnection.connect(
+            url, autocommit=True, connect_timeout=_CONNECT_SECONDS
+        ) as connection:
             server = await describe_server(connection)
             may_create = await _offers_vector(connection)
     vector = ".".join(map(str, server.pgvector or ())) or "none"

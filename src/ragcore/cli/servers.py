@@ -118,7 +118,8 @@ def _start_in_background(settings: "Settings") -> None:
         return
     process = _spawn(run, environment_of(settings))
     with stderr_console().status("Starting ragcore …"):
-        while not ((state := run.read_state()) and state["ready"]):
+        # What a killed stack left behind is not ours: only the new process's own word counts.
+        while not ((state := run.read_state()) and state["ready"] and state["pid"] == process.pid):
             if process.poll() is not None:
                 raise Unavailable(f"ragcore did not start; {run.log} ends with:\n{run.log_tail(8)}")
             time.sleep(_POLL_SECONDS)
