@@ -111,8 +111,7 @@ class Search:
     def _values(self) -> Mapping[str, Any]:
         return {
             "vector": self.vector,
-            # NUL can't be sent; what else a question holds, the parser takes for white space.
-            "text": (self.text or "").replace("\0", " ")[:_MOST_QUESTION_CHARACTERS],
+            "text": _sendable(self.text or ""),
             "chunk_ids": None if self.chunk_ids is None else list(self.chunk_ids),
             "vector_limit": self.vector_limit,
             "keyword_limit": self.keyword_limit,
@@ -136,6 +135,12 @@ class Search:
         held = sum(frequency > 0 for _, frequency, _, _ in _terms(header))
         found = sum(row["keyword_rank"] is not None for row in rows)
         return header["essential_terms"] < held and found < self.keyword_limit
+
+
+def _sendable(question: str) -> str:
+    """Leave out what PostgreSQL can't be sent: NUL and halves of surrogate pairs."""
+    text = question[:_MOST_QUESTION_CHARACTERS].replace("\0", " ")
+    return text.encode("utf-8", "ignore").decode("utf-8")
 
 
 def _terms(header: Mapping[str, Any]) -> Sequence[tuple[str, int, float, Sequence[str]]]:
