@@ -147,7 +147,7 @@ class _Serializers(ChunkingSerializerProvider):
 
 
 def _serializer(document: DoclingDocument) -> ChunkingDocSerializer:
-    """Return one for compact Markdown tables (triplets take 14 × as long) and text in pictures."""
+    """Write tables as compact Markdown (triplets take 14 times as long), and text in pictures."""
     return ChunkingDocSerializer(
         doc=document,
         table_serializer=MarkdownTableSerializer(),

@@ -100,7 +100,7 @@ class RulesLayout(BaseLayoutModel):
             clusters = self._clusters(page)
         except Exception as error:  # noqa: BLE001 - one page's structure, not the document
             _log.exception("layout rules failed on page %d", page.page_no)
-            conv_res.errors.append(_page_warning(page.page_no, "layout rules", error))
+            conv_res.errors.append(page_warning(page.page_no, "layout rules", error))
             clusters = _plain_clusters(page)
         return LayoutPrediction(clusters=clusters)
 
@@ -141,7 +141,7 @@ class RulesTables(BaseTableStructureModel):
                 table = _table(cluster, page)
             except Exception as error:  # noqa: BLE001 - one table's structure, not the document
                 _log.exception("table rules failed on page %d", page.page_no)
-                conv_res.errors.append(_page_warning(page.page_no, "table rules", error))
+                conv_res.errors.append(page_warning(page.page_no, "table rules", error))
                 table = _one_column(cluster, page)
             prediction.table_map[cluster.id] = table
         return prediction
@@ -239,16 +239,23 @@ def install() -> None:
     by ours: without it no PDF pipeline starts where torch is not installed.
     """
     import docling.models.plugins.defaults as defaults
-    from docling.models.factories import get_layout_factory, get_table_structure_factory
+    from docling.models.factories import get_table_structure_factory
 
     def tables() -> dict[str, list[type]]:
         return {"table_structure_engines": [RulesTables]}
 
     defaults.table_structure_engines = tables
     get_table_structure_factory(allow_external_plugins=False)
+    register(RulesLayout)
+
+
+def register(model: type[BaseLayoutModel]) -> None:
+    """Make a layout model known to Docling, which chooses it by the type of its options."""
+    from docling.models.factories import get_layout_factory
+
     factory = get_layout_factory(allow_external_plugins=False)
-    if RulesLayoutOptions not in factory.classes:
-        factory.register(RulesLayout, "ragcore", __name__)
+    if model.get_options_type() not in factory.classes:
+        factory.register(model, "ragcore", model.__module__)
 
 
 # --- between Docling's values and ours -----------------------------------------------------
@@ -417,7 +424,7 @@ def _docling_cell(cell: Cell) -> TableCell:
     )
 
 
-def _page_warning(page_no: int, what: str, error: Exception) -> ErrorItem:
+def page_warning(page_no: int, what: str, error: Exception) -> ErrorItem:
     return ErrorItem(
         component_type=DoclingComponentType.MODEL,
         module_name=__name__,

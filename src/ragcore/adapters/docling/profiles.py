@@ -42,8 +42,13 @@ def pipeline_for(
         return _full_pipeline(artifacts_path)
     layouts.install()
     if profile == "layout":
-        from ragcore.adapters.docling.onnx_layout import OnnxLayoutOptions, OnnxPipeline
+        from ragcore.adapters.docling.onnx_layout import (
+            OnnxLayout,
+            OnnxLayoutOptions,
+            OnnxPipeline,
+        )
 
+        layouts.register(OnnxLayout)
         return OnnxPipeline(_options(layout_options=OnnxLayoutOptions()))
     return layouts.FastPipeline(_options(layout_options=layouts.RulesLayoutOptions()))
 

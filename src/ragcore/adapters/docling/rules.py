@@ -238,7 +238,7 @@ def _widest_gap(group: Sequence[Line], spacing: _Spacing) -> float:
 
 # --- labels --------------------------------------------------------------------------------
 
-_PAGE_NUMBER = re.compile(
+PAGE_NUMBER = re.compile(
     r"^\W*((page|p\.|стр\.?|страница)\s*)?(\d{1,4}|[ivxlc]{1,6})(\s*(of|из|/)\s*\d{1,4})?\W*$",
     re.IGNORECASE,
 )
@@ -287,7 +287,7 @@ def _labelled(lines: list[Line], page: _Page) -> Block:
 def _is_page_number(text: str, box: Box, page: _Page) -> bool:
     in_margin = box[3] < _MARGIN * page.height or box[1] > (1 - _MARGIN) * page.height
     is_last = box[1] >= page.lowest and box[1] > 0.7 * page.height
-    return (in_margin or is_last) and bool(_PAGE_NUMBER.match(text))
+    return (in_margin or is_last) and bool(PAGE_NUMBER.match(text))
 
 
 def _is_heading(
