@@ -19,15 +19,14 @@ _WRAPPED_LINE: Final = 60
 
 _BOUNDARY = re.compile(
     r"""
-    (?P<stop>[.!?…]+)
-    (?P<close>[»”’"')\]*_]*)
-    (?P<note>(?:\[\d{1,3}\])*)          # a reference mark after the full stop
+    (?<![.!?…])(?P<stop>[.!?…]++)        # whole runs only, or a row of dots costs their square
+    (?P<close>[»”’"')\]*_]*+)
+    (?P<note>(?:\[\d{1,3}\])*+)         # a reference mark after the full stop
     (?=\s+(?P<opening>[-—–«„“‘"'(\[*_]*\s?)(?P<next>\w))
     | [。！？]+[」』）]*
     """,
     re.VERBOSE,
 )
-_LAST_WORDS = re.compile(r"(?P<before>\S+\s+)?(?P<word>[^\s«„“\"'(\[]+)\Z")
 _LONGEST_WORDS: Final = 80
 """Characters before a full stop that are looked at; a longer word is no abbreviation."""
 _INITIALS = re.compile(r"(?:[A-ZА-ЯЁ]\.)*[A-ZА-ЯЁ]")
@@ -69,18 +68,18 @@ def sentence_spans(text: str) -> list[Span]:
 
 def _blocks(text: str) -> Iterator[Span]:
     """Yield stretches that no sentence crosses: paragraphs, list items, headings, table rows."""
-    start = 0
-    position = 0
+    start = position = 0
+    before = ""
     for line in text.splitlines(keepends=True):
-        if position > start and _starts_block(text[start:position], line):
+        if position > start and _starts_block(before.strip(), line):
             yield start, position
             start = position
         position += len(line)
+        before = line
     yield start, len(text)
 
 
-def _starts_block(before: str, line: str) -> bool:
-    last = before.splitlines()[-1].strip()
+def _starts_block(last: str, line: str) -> bool:
     here = line.strip()
     if not last or not here or _ITEM.match(line) or last.startswith(("|", "#", "```")):
         return True
@@ -115,10 +114,11 @@ def _ends_sentence(text: str, first: int, boundary: re.Match[str]) -> bool:
 
 
 def _is_abbreviation(head: str, *, before_number: bool) -> bool:
-    found = _LAST_WORDS.search(head)
-    if found is None:
+    words = head.split()
+    if not words or head[-1].isspace():
         return False
-    word, before = found["word"], (found["before"] or "").strip()
+    word = words[-1].lstrip("«„“\"'([")
+    before = words[-2] if len(words) > 1 else ""
     bare = word.casefold()
     if bare in _AFTER_NUMBER:
         return not (before[-1:].isdigit() or _is_roman(before))
