@@ -106,6 +106,7 @@ async def open_runtime(
     from ragcore.adapters.postgres.pool import open_pool
 
     async with AsyncExitStack() as stack:
+        await _trace(settings, stack)
         database_url = await _database_url(settings, stack)
         await migrate(database_url)
         pool = await stack.enter_async_context(open_pool(database_url, size=settings.database_pool))
@@ -229,6 +230,20 @@ def tokenizer_name(embedder: Embedder) -> str:
     """
     name: str = getattr(embedder, "counter_name", "bytes")
     return name
+
+
+async def _trace(settings: Settings, stack: AsyncExitStack) -> None:
+    langfuse = settings.langfuse
+    if langfuse.secret_key is None:
+        return
+    from ragcore.adapters.langfuse import langfuse_tracing
+
+    tracing = langfuse_tracing(
+        public_key=langfuse.public_key,
+        secret_key=langfuse.secret_key.get_secret_value(),
+        url=langfuse.url,
+    )
+    await stack.enter_async_context(tracing)
 
 
 async def _database_url(settings: Settings, stack: AsyncExitStack) -> str:

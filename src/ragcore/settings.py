@@ -112,6 +112,14 @@ class OllamaSettings(_Group):
     url: str = Field(default="http://127.0.0.1:11434", description="Base address.")
 
 
+class LangfuseSettings(_Group):
+    """Where traces of questions go; none are made until the secret key is set."""
+
+    url: str = Field(default="http://127.0.0.1:3000", description="Base address.")
+    public_key: str = Field(default="", description="Public key of the project.")
+    secret_key: SecretStr | None = Field(default=None, description="Secret key of the project.")
+
+
 class SearchSettings(_Group):
     """Finding passages."""
 
@@ -164,6 +172,7 @@ class Settings(BaseSettings):
     chunking: ChunkingSettings = ChunkingSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     ollama: OllamaSettings = OllamaSettings()
+    langfuse: LangfuseSettings = LangfuseSettings()
     search: SearchSettings = SearchSettings()
 
     @classmethod

@@ -6,13 +6,16 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import uuid4
 
 import pytest
+import pytest_asyncio
 from pydantic import SecretStr
 
+from conftest import TestServer
 from ragcore import Rag
 from ragcore.errors import CollectionMismatch, InvalidInput
-from ragcore.model import EmbeddingSpec, Job
+from ragcore.model import Job
 from ragcore.settings import ChunkingSettings, ConversionSettings, Settings
 from ragcore.testing.memory.embedder import MemoryEmbedder
 
@@ -38,19 +41,41 @@ PAROM = """# Расписание парома
 """
 
 
-@pytest.fixture
-def settings(database_url: str, tmp_path: Path) -> Settings:
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+def make_settings(database_url: str, data_dir: Path) -> Settings:
     return Settings(
-        data_dir=tmp_path / "data",
+        data_dir=data_dir,
         database_url=SecretStr(database_url),
         conversion=ConversionSettings(processes=1),
     )
 
 
 @pytest.fixture
-async def rag(settings: Settings) -> AsyncIterator[Rag]:
-    async with Rag.open(settings) as rag:
-        yield rag
+def settings(database_url: str, tmp_path: Path) -> Settings:
+    return make_settings(database_url, tmp_path / "data")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def opened(
+    postgres_server: TestServer,
+    migrated_template: str,
+    tmp_path_factory: pytest.TempPathFactory,
+) -> AsyncIterator[Rag]:
+    """One Rag for all tests here: its conversion child and its model take seconds to load."""
+    with postgres_server.database(template=migrated_template) as url:
+        async with Rag.open(make_settings(url, tmp_path_factory.mktemp("data"))) as rag:
+            yield rag
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def rag(opened: Rag) -> AsyncIterator[Rag]:
+    """The Rag, with an empty collection of the test's own."""
+    opened.collection = f"test-{uuid4().hex[:8]}"
+    await opened.create_collection(opened.collection)
+    yield opened
+    await opened.delete_collection(opened.collection)
 
 
 async def test_a_document_goes_in_and_a_cited_answer_comes_out(rag: Rag, tmp_path: Path) -> None:
@@ -131,12 +156,13 @@ async def test_filters_narrow_what_is_found(rag: Rag) -> None:
     assert len(await rag.search("How many passengers?", filters={"year": {"$gte": 2025}})) == 0
 
 
-async def test_a_deleted_document_answers_no_more(rag: Rag, settings: Settings) -> None:
+async def test_a_deleted_document_answers_no_more(rag: Rag) -> None:
+    blobs = rag.runtime.settings.data_dir / "blobs"
     job = await rag.ingest_text(FERRY)
     receipt = await rag.delete(job.document_id)
     assert (receipt.document_ids, receipt.chunks) == ((job.document_id,), job.chunks)
     assert receipt.blobs == 3  # the original, its DoclingDocument, its Markdown
-    assert list((settings.data_dir / "blobs").rglob("*")) == []
+    assert list(blobs.rglob("*")) == []
     assert len(await rag.search("When does the ferry leave?")) == 0
 
 
@@ -191,9 +217,8 @@ async def test_sources_that_cannot_be_meant_are_refused(rag: Rag, tmp_path: Path
 async def test_another_model_or_chunker_is_refused_with_the_way_out(settings: Settings) -> None:
     async with Rag.open(settings):
         pass
-    other = EmbeddingSpec(model="memory:other", dimension=8, max_tokens=512)
-    with pytest.raises(CollectionMismatch, match="memory:other"):
-        await Rag.open(settings, embedding=MemoryEmbedder(other))
+    with pytest.raises(CollectionMismatch, match="multilingual-e5-small"):
+        await Rag.open(settings, embedding=MemoryEmbedder(dimension=8))
     smaller = settings.model_copy(update={"chunking": ChunkingSettings(max_tokens=100)})
     with pytest.raises(CollectionMismatch):
         await Rag.open(smaller)
