@@ -252,7 +252,7 @@ def row_from_node(node: BaseNode) -> NodeRow:
 def node_from_row(row: NodeRow) -> BaseNode:
     """Return the node that was stored, by us or by a stock client, with its own class."""
     metadata = dict(row.metadata)
-    if "_node_content" in metadata:  # written by stock SupabaseVectorStore
+    if _json_object(metadata.get("_node_content")):  # written by stock SupabaseVectorStore
         return metadata_dict_to_node(metadata, text=row.text)
     info = _json_object(metadata.get("node_info"))
     if "node" not in info:  # written by stock vecs, whatever its metadata

@@ -212,6 +212,12 @@ def test_a_row_written_by_stock_vecs_is_a_plain_node() -> None:
     assert (node.node_id, node.get_content(), node.ref_doc_id) == ("r1", "hello", "d")
 
 
+@pytest.mark.parametrize("content", ["{broken", "[]", 7, None])
+def test_a_row_with_a_strange_node_content_is_a_plain_node(content: object) -> None:
+    node = node_from_row(NodeRow("r1", None, "hello", {"_node_content": content}))
+    assert (node.node_id, node.get_content()) == ("r1", "hello")
+
+
 def test_what_postgresql_cannot_store_is_dropped() -> None:
     node = TextNode(text="a\0b\ud800c", metadata={"k\0": ["v\0"]}, embedding=[1.0])
     row = row_from_node(node)

@@ -78,13 +78,25 @@ def _own_passage(collection: str, row: Mapping[str, Any]) -> Passage:
         document_id=row["document_id"],
         collection=collection,
         ordinal=row["ordinal"] or 0,
-        text=_text(stored.get("text")) or "",
+        text=own_text(stored),
         title=_text(stored.get("title")),
         uri=_text(stored.get("uri")),
         places=(Place(page),) if is_page else (),
         language=row["language"],
         metadata={name: value for name, value in stored.items() if name not in LAYOUT_KEYS},
     )
+
+
+def own_text(stored: Mapping[str, Any]) -> str:
+    """Return the text of a node's row; the stock SupabaseVectorStore keeps it inside the node."""
+    node = stored.get("_node_content")
+    if "text" in stored or not isinstance(node, str):
+        return _text(stored.get("text")) or ""
+    try:
+        content = json.loads(node)
+        return content.get("text") or content.get("text_resource", {}).get("text") or ""
+    except (ValueError, AttributeError):
+        return ""  # some other client's key of that name
 
 
 def _text(value: Any) -> str | None:

@@ -20,7 +20,7 @@ from ragcore.adapters.postgres import catalog, sql
 from ragcore.adapters.postgres.chunks import PostgresChunks
 from ragcore.adapters.postgres.errors import translated
 from ragcore.adapters.postgres.filters import document_condition, own_condition
-from ragcore.adapters.postgres.layout import passage
+from ragcore.adapters.postgres.layout import own_text, passage
 from ragcore.errors import CollectionMismatch, CollectionNotFound, InvalidInput, StoreUnavailable
 from ragcore.model import Candidates, Filter, Passage, Vector
 from ragcore.steps.fingerprints import require_name
@@ -280,11 +280,10 @@ async def _rows(connection: Connection, query: str, values: Mapping[str, Any]) -
 def _stored(collection: str, row: Mapping[str, Any]) -> StoredNode:
     if not row["own_metadata"]:
         return passage(collection, row)
-    text = row["stored"].get("text")
     return NodeRow(
         node_id=row["id"],
         document_id=row["document_id"] or None,
-        text=text if isinstance(text, str) else "",
+        text=own_text(row["stored"]),
         metadata=row["stored"],
     )
 

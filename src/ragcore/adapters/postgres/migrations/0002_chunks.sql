@@ -22,6 +22,18 @@ LANGUAGE sql IMMUTABLE PARALLEL SAFE
 RETURN translate(
     normalize(translate(left($1, 250000), U&'\0301\00AD\200B\FEFF', ''), NFC), 'ёЁ', 'еЕ');
 
+-- The text of a row that the stock SupabaseVectorStore wrote: inside a node, as a string of JSON.
+CREATE FUNCTION ragcore.text_in_node(metadata jsonb) RETURNS text
+LANGUAGE plpgsql IMMUTABLE PARALLEL SAFE AS $$
+DECLARE
+    node jsonb;
+BEGIN
+    node := (metadata ->> '_node_content')::jsonb;
+    RETURN coalesce(node ->> 'text', node #>> '{text_resource,text}');
+EXCEPTION WHEN invalid_text_representation THEN
+    RETURN NULL;  -- some other client's key of that name: no reason to refuse its row
+END $$;
+
 -- Adds up the counts of a collection once they are many. Rows that another transaction holds are
 -- left for the next time: nobody waits.
 CREATE FUNCTION ragcore.fold_counts(folded text) RETURNS void
@@ -68,7 +80,8 @@ BEGIN
             WITH read AS MATERIALIZED (
                 SELECT chunk_no, language, config,
                        to_tsvector(config::regconfig,
-                                   ragcore.words_of(concat_ws(E'\n', context, metadata ->> 'text')))
+                                   ragcore.words_of(concat_ws(E'\n', context, coalesce(
+                                       metadata ->> 'text', ragcore.text_in_node(metadata)))))
                            AS words
                 FROM added
             ), counted AS MATERIALIZED (
