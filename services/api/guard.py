@@ -49,7 +49,8 @@ class LoopbackOnly:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and (name := _foreign_name(Headers(scope=scope))):
+        name = _foreign_name(Headers(scope=scope)) if scope["type"] == "http" else None
+        if name is not None:
             log.warning("refused a request under the name %r", name)
             refusal = _refusal(name, scope.get("state", {}).get("request_id", ""))
             await refusal(scope, receive, send)

@@ -149,7 +149,7 @@ class Lease:
     async def wait_until_ready(self) -> None:
         """Return when the server answers; raise what keeps it from that."""
         deadline = time.monotonic() + _START_TIMEOUT_SECONDS
-        while self._run.read_state() is None:
+        while not self.state:
             self._run.raise_failure()
             if time.monotonic() > deadline:
                 raise StoreUnavailable(

@@ -1,0 +1,79 @@
+import asyncio
+import os
+import sys
+from pathlib import Path
+
+import pytest
+
+from ragcore.embedded.processes import Processes
+from ragcore.errors import Unavailable
+
+
+def python(code: str) -> list[str]:
+    return [sys.executable, "-u", "-c", code]
+
+
+def processes(**codes: str) -> Processes:
+    commands = {name: python(code) for name, code in codes.items()}
+    return Processes(commands, environment=dict(os.environ))
+
+
+async def until_exists(path: Path) -> None:
+    while not path.exists():  # noqa: ASYNC110 - a file raises no event
+        await asyncio.sleep(0.01)
+
+
+async def test_lines_carry_the_name_of_their_program(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = tmp_path / "done"
+    code = f"print('готово'); open({str(done)!r}, 'w'); import time; time.sleep(600)"
+    async with processes(api=code, worker="import time; time.sleep(600)"):
+        await until_exists(done)
+    assert "api    | готово\n" in capsys.readouterr().err
+
+
+async def test_a_line_that_never_ends_is_passed_on_in_pieces(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    done = tmp_path / "done"
+    code = f"print('x' * 300_000, end=''); open({str(done)!r}, 'w'); import time; time.sleep(600)"
+    async with processes(api=code):
+        await until_exists(done)
+    assert capsys.readouterr().err.count("x") == 300_000
+
+
+async def test_a_program_that_ends_while_starting_is_the_end() -> None:
+    async with processes(api="raise SystemExit(3)") as started:
+        with pytest.raises(Unavailable, match="api ended with code 3"):
+            await started.until_one_ends()
+
+
+async def test_a_program_that_ends_later_is_started_again(tmp_path: Path) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    code = (
+        "import pathlib, time;"
+        f"first, second = pathlib.Path({str(first)!r}), pathlib.Path({str(second)!r});"
+        "(second if first.exists() else first).touch();"
+        "time.sleep(600)"
+    )
+    async with processes(api=code) as started:
+        await until_exists(first)
+        started.allow_restarts()
+        before = started.pids["api"]
+        os.kill(before, 9)
+        await until_exists(second)
+        assert started.pids["api"] != before
+
+
+async def test_every_program_is_stopped_at_the_end(tmp_path: Path) -> None:
+    ready = [tmp_path / "a", tmp_path / "b"]
+    codes = {path.name: f"open({str(path)!r}, 'w'); import time; time.sleep(600)" for path in ready}
+    async with processes(**codes) as started:
+        for path in ready:
+            await until_exists(path)
+        pids = list(started.pids.values())
+    assert len(pids) == 2
+    for pid in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(pid, 0)
