@@ -8,6 +8,13 @@ from ragcore.steps.languages import normalise_words
 
 _WORD = re.compile(r"\w+(?:[.,]\d+)*")
 _NUMBER = re.compile(r"\d+(?:[.,\u00a0\u202f ]\d{3})*(?:[.,]\d+)?")
+_RUSSIAN_ENDINGS = re.compile(
+    "(?:иями|ями|ами|иях|иям|ием|иев|ией|ях|ах|ов|ев|ей|ой|ый|ий|ая|яя|ое|ее|ые|ие|ого|его|ому|ему|"
+    "ыми|ими|ым|им|ом|ем|ую|юю|ою|ею|ью|ия|ья|ию|ам|ям|ых|их|[аяоеиыуюьй])$"
+)
+_ENGLISH_ENDINGS = re.compile("(?:ies|ied|ings?|edly|ed|es|s|ly|y|e)$")
+_SHORTEST_ROOT: Final = 3
+_LONGEST_ROOT: Final = 7
 _CYRILLIC = re.compile(r"[а-яё]", re.IGNORECASE)
 
 
@@ -34,8 +41,8 @@ _STOP_WORDS: Final = _listed("""
 def roots(text: str) -> frozenset[str]:
     """Return the roots of the words of `text` that carry meaning.
 
-    A root is the word without what inflection may have added, by length alone: on XQuAD it picks
-    the right sentence as often as Snowball stems do, and it costs no dependency.
+    A root is the word without its ending, and without what makes long words differ. On XQuAD this
+    picks the right sentence as often as Snowball stems do, and it costs no dependency.
     """
     words = _WORD.findall(normalise_words(text).casefold())
     return frozenset(_root(word) for word in words if word not in _STOP_WORDS)
@@ -58,10 +65,8 @@ def names(text: str) -> frozenset[str]:
 
 @lru_cache(maxsize=65536)
 def _root(word: str) -> str:
-    length = len(word)
-    if length <= 3 or not word.isalpha():
+    if not word.isalpha():
         return word
-    is_cyrillic = _CYRILLIC.search(word) is not None
-    if length <= 5:
-        return word[:-1] if is_cyrillic or length == 5 else word
-    return word[: max(4, length - (3 if is_cyrillic else 2))][:7]
+    endings = _RUSSIAN_ENDINGS if _CYRILLIC.search(word) else _ENGLISH_ENDINGS
+    ending = endings.search(word, _SHORTEST_ROOT)
+    return (word[: ending.start()] if ending else word)[:_LONGEST_ROOT]
