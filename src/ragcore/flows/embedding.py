@@ -132,7 +132,7 @@ class Embedding:
     async def _embed_batch(self, texts: Sequence[str], warnings: list[str]) -> dict[bytes, Vector]:
         """Embed texts together, or, when the model refuses, each half on its own."""
         try:
-            vectors = await self._patiently(lambda: self._embedder.embed_documents(texts))
+            vectors = await self._ask(lambda: self._embedder.embed_documents(texts))
         except Rejected as refusal:
             if len(texts) == 1:
                 return {_hash(texts[0]): await self._embed_refused(texts[0], refusal, warnings)}
@@ -143,7 +143,7 @@ class Embedding:
 
     async def _embed_refused(self, text: str, refusal: Rejected, warnings: list[str]) -> Vector:
         async def embed(part: str) -> Vector:
-            vectors = await self._patiently(lambda: self._embedder.embed_documents([part]))
+            vectors = await self._ask(lambda: self._embedder.embed_documents([part]))
             return np.asarray(vectors[0], np.float32)
 
         whole = (
@@ -158,7 +158,7 @@ class Embedding:
 
     async def _embed_question(self, text: str) -> Vector:
         async def embed(part: str) -> Vector:
-            return await self._patiently(lambda: self._embedder.embed_query(part))
+            return await self._ask(lambda: self._embedder.embed_query(part))
 
         try:
             return await embed(text)
@@ -167,6 +167,26 @@ class Embedding:
             if vector is None:
                 raise
             return vector
+
+    async def _ask(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+        """Call the model; what it only fails on with these texts counts as refused.
+
+        So a text that crashes the model's process, or a batch that always takes too long, is cut
+        up like one that is too long.
+        """
+        try:
+            return await self._patiently(call)
+        except ModelUnavailable as failure:
+            if await self._answers():
+                raise Rejected(f"it fails on this text alone: {failure}") from failure
+            raise
+
+    async def _answers(self) -> bool:
+        try:
+            await self._embedder.embed_query("?")
+        except ModelUnavailable:
+            return False
+        return True
 
     async def _patiently(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
         for seconds in self._patience.waits():

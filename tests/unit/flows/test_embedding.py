@@ -85,6 +85,20 @@ async def test_a_text_refused_in_every_part_is_left_to_its_words() -> None:
     np.testing.assert_array_equal(vectors[0], await model.embed_query(""))
 
 
+async def test_a_text_that_crashes_the_model_harms_no_other() -> None:
+    class Crashes(MemoryEmbedder):
+        async def embed_documents(self, texts: Sequence[str]) -> np.ndarray:
+            if any("arsenic" in text for text in texts):
+                raise ModelUnavailable("the model's process has terminated")
+            return await super().embed_documents(texts)
+
+    poisoned = "some words before the middle of it, and only then comes arsenic at the end"
+    vectors, warnings = await Embedding(Crashes(), patience=IMPATIENT).documents([*TEXTS, poisoned])
+    assert len(warnings) == 1
+    assert "the model's process has terminated" in warnings[0]
+    np.testing.assert_array_equal(vectors[:-1], await MemoryEmbedder().embed_documents(TEXTS))
+
+
 async def test_a_model_that_refuses_everything_is_an_error() -> None:
     with pytest.raises(Rejected):
         await Embedding(MemoryEmbedder(poison="")).embed_documents(["any"])
@@ -100,7 +114,7 @@ async def test_a_model_that_stays_away_is_an_error_after_a_few_attempts() -> Non
     model = MemoryEmbedder(failures=100)
     with pytest.raises(ModelUnavailable):
         await Embedding(model, patience=IMPATIENT).embed_documents(["text"])
-    assert len(model.calls) == 3
+    assert asked(model) == ["text"] * 3 + ["?"]
 
 
 async def test_finished_batches_survive_a_failure() -> None:
