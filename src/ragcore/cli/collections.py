@@ -105,10 +105,8 @@ def show_collection(name: Name, as_json: options.AsJson = False) -> None:
     shown = session.run_async(fetch, as_json=as_json)
     if as_json:
         output.print_json(shown)
-        return
-    embedding = shown.pop("embedding")
-    for field, value in {**shown, **{f"embedding.{k}": v for k, v in embedding.items()}}.items():
-        typer.echo(f"{field:<25}  {output.shown(value)}")
+    else:
+        output.print_fields(shown)
 
 
 @app.command("delete")

@@ -93,7 +93,7 @@ def show_document(
     if as_json:
         output.print_json(shown | ({"chunk_list": list(found)} if chunks else {}))
         return
-    _print_fields(shown)
+    output.print_fields(shown)
     console = output.stdout_console()
     for chunk in found:
         page = "" if chunk.page is None else f" · page {chunk.page}"
@@ -158,12 +158,3 @@ def _row(document: "Document") -> list[str]:
         str(document.chunks),
         output.shown(updated and updated.strftime("%Y-%m-%d %H:%M")),
     ]
-
-
-def _print_fields(fields: dict[str, Any]) -> None:
-    console = output.stdout_console()
-    width = max(map(len, fields))
-    for name, value in fields.items():
-        if isinstance(value, dict):
-            value = ", ".join(f"{key}={entry}" for key, entry in value.items())
-        console.print(f"{name:<{width}}  {output.shown(value)}", soft_wrap=True)

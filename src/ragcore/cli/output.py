@@ -188,9 +188,27 @@ def print_table(title: str | None, columns: Mapping[str, str], rows: list[list[s
     stdout_console().print(table)
 
 
+def print_fields(fields: Mapping[str, Any]) -> None:
+    """Print a value of plain types, a field a line; `a.b` is the field `b` inside `a`."""
+    lines = dict(_flattened(fields))
+    width = max(map(len, lines), default=0)
+    for name, value in lines.items():
+        stdout_console().print(f"{name:<{width}}  {shown(value)}", soft_wrap=True)
+
+
+def _flattened(fields: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in fields.items():
+        if isinstance(value, Mapping) and value:
+            yield from _flattened(value, f"{prefix}{name}.")
+        elif isinstance(value, list):
+            yield prefix + name, ", ".join(map(str, value))
+        else:
+            yield prefix + name, value
+
+
 def shown(value: object) -> str:
     """Return a table cell: a dash where there is nothing to show."""
-    return "–" if value is None or value == "" else str(value)
+    return "–" if value is None or value in ("", {}) else str(value)
 
 
 def warn(message: str) -> None:
