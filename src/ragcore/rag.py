@@ -38,8 +38,11 @@ from ragcore.steps.identity import checked_collection, id_from_uri
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
+    from llama_index.core.vector_stores.types import MetadataFilters
     from llama_index.vector_stores.supabase import SupabaseVectorStore
 
+    from ragcore.llamaindex.embedding import RagEmbedding
     from ragcore.llamaindex.query_engine import RagQueryEngine
     from ragcore.llamaindex.retriever import RagRetriever
     from ragcore.llamaindex.vector_store import RagVectorStore
@@ -257,7 +260,7 @@ class Rag:
         collection: str | Sequence[str] | None = None,
         top_k: int | None = None,
         mode: SearchMode = "hybrid",
-        filters: Filters | None = None,
+        filters: "Filters | MetadataFilters | None" = None,
         explain: bool = False,
     ) -> "RagRetriever":
         """Return a LlamaIndex retriever over the collection."""
@@ -268,7 +271,7 @@ class Rag:
             collection=self.collection if collection is None else collection,
             top_k=self._top_k(top_k),
             mode=mode,
-            filters=_filter(filters),
+            filters=_filter(filters) if isinstance(filters, Mapping) else filters,
             explain=explain,
         )
 
@@ -278,8 +281,9 @@ class Rag:
         collection: str | Sequence[str] | None = None,
         top_k: int | None = None,
         mode: SearchMode = "hybrid",
-        filters: Filters | None = None,
+        filters: "Filters | MetadataFilters | None" = None,
         explain: bool = False,
+        node_postprocessors: "Sequence[BaseNodePostprocessor]" = (),
     ) -> "RagQueryEngine":
         """Return the LlamaIndex query engine that `ask` runs through."""
         from ragcore.llamaindex.query_engine import AnswererSynthesizer, RagQueryEngine
@@ -288,7 +292,7 @@ class Rag:
             collection=collection, top_k=top_k, mode=mode, filters=filters, explain=explain
         )
         answerer = self._anywhere.part(lambda runtime: runtime.answerer)
-        return RagQueryEngine(retriever, AnswererSynthesizer(answerer))
+        return RagQueryEngine(retriever, AnswererSynthesizer(answerer), node_postprocessors)
 
     def vector_store(self, *, collection: str | None = None) -> "RagVectorStore":
         """Return a LlamaIndex vector store over the collection's chunks."""
@@ -297,6 +301,12 @@ class Rag:
         name = checked_collection(collection or self.collection)
         nodes = self._anywhere.part(lambda runtime: runtime.nodes(name))
         return RagVectorStore(nodes, collection=name)
+
+    def embed_model(self) -> "RagEmbedding":
+        """Return the embedding model of the collections, for LlamaIndex's indexes and pipelines."""
+        from ragcore.llamaindex.embedding import as_llama_embedding
+
+        return as_llama_embedding(self._anywhere.part(lambda runtime: runtime.embedder))
 
     def supabase_vector_store(self, *, collection: str | None = None) -> "SupabaseVectorStore":
         """Return the stock Supabase vector store over the same collection, for reading.
