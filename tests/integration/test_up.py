@@ -211,6 +211,46 @@ def test_a_taken_port_is_refused_with_the_way_out(data_dir: Path) -> None:
     assert "--port" in done.stderr
 
 
+def test_in_the_foreground_it_ends_with_ctrl_c_and_leaves_nothing(data_dir: Path) -> None:
+    settings = {"RAGCORE_DATA_DIR": str(data_dir), "RAGCORE_PORT": "0", "RAGCORE_WORKERS": "0"}
+    with subprocess.Popen(
+        [sys.executable, "-c", "from ragcore.cli import main; main()", "up"],
+        env={**os.environ, **settings},
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stderr is not None
+        lines = []
+        for line in process.stderr:
+            lines.append(line)
+            if line.startswith("ragcore is up at http://127.0.0.1:"):
+                process.send_signal(signal.SIGINT)
+    assert process.returncode == 0
+    assert any(line.startswith("api | ") for line in lines)
+    wait_until(lambda: not Stack(data_dir).processes())
+
+
+def test_every_flag_is_a_setting_too(data_dir: Path) -> None:
+    stack = Stack(data_dir)
+    settings = {
+        "RAGCORE_DATA_DIR": str(data_dir),
+        "RAGCORE_PORT": "0",
+        "RAGCORE_WORKERS": "0",
+        "RAGCORE_DETACH": "true",
+    }
+    subprocess.run(
+        [sys.executable, "-c", "from ragcore.cli import main; main()", "up"],
+        env={**os.environ, **settings},
+        check=True,
+    )
+    with stack.api as api:
+        assert api.get("/health/live").json() == {"status": "ok"}
+        assert "embedding_model" in api.get("/version").json()
+    assert stack.processes("ragcore_worker") == []
+    assert stack.command("down").returncode == 0
+    wait_until(lambda: not stack.processes())
+
+
 def test_down_without_up_says_so(data_dir: Path) -> None:
     done = Stack(data_dir).command("down")
     assert done.returncode == 0
