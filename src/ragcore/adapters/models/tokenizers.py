@@ -5,6 +5,7 @@ loaded with it.
 """
 
 import functools
+import threading
 import unicodedata
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,8 @@ from pathlib import Path
 from ragcore.adapters.models import e5_file
 from ragcore.adapters.models.unigram import UnigramTokenizer
 from ragcore.errors import InvalidInput, NotConfigured
+
+_building = threading.Lock()
 
 TokenCounter = Callable[[str], int]
 
@@ -58,9 +61,14 @@ def cleaned(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
-@functools.cache
 def bundled_tokenizer(weights: Path) -> UnigramTokenizer:
     """Return the one tokenizer of this process: 60 MB, half a second."""
+    with _building:  # a cache alone would let two threads build it twice
+        return _build_tokenizer(weights)
+
+
+@functools.cache
+def _build_tokenizer(weights: Path) -> UnigramTokenizer:
     return UnigramTokenizer(e5_file.E5File(weights).vocabulary())
 
 
