@@ -60,7 +60,7 @@ def chunk_document(
     budget = Budget(max_tokens, count_tokens)
     chunker = BudgetedChunker(tokenizer=_Tokens(budget=budget), budget=budget)
     found = [chunk for chunk in chunker.chunk(document) if isinstance(chunk, DocChunk)]
-    drafts = [draft for chunk in found for draft in _drafts(chunk, budget)]
+    drafts = list(_drafts(found, budget))
     places = _Places(document)
     locator = _Locator(markdown) if markdown is not None else None
     return [
@@ -105,18 +105,26 @@ class Budget:
         above = self.context(headings)
         return f"{above}\n{text}" if above and text else above or text
 
-    def _context(self, headings: tuple[str, ...]) -> str:
-        """Return the headings, innermost kept first, within a third of the limit."""
-        allowed = (self.max_tokens - self.fixed) // 3
-        kept: list[str] = []
+    def kept(self, headings: tuple[str, ...]) -> tuple[str, ...]:
+        """Return the headings that are embedded whole: innermost first, a third of the limit."""
+        kept: tuple[str, ...] = ()
         for heading in reversed(headings):
-            if self.tokens("\n".join([heading, *kept])) > allowed:
+            if self.tokens("\n".join([heading, *kept])) > self._share:
                 break
-            kept.insert(0, heading)
-        if not kept and headings:
-            spans = split_text(headings[-1], room=allowed, count=self.tokens)
-            return headings[-1][spans[0][0] : spans[0][1]] if spans else ""
-        return "\n".join(kept)
+            kept = (heading, *kept)
+        return kept
+
+    @property
+    def _share(self) -> int:
+        return (self.max_tokens - self.fixed) // 3
+
+    def _context(self, headings: tuple[str, ...]) -> str:
+        """Return the kept headings, or else the beginning of the innermost one."""
+        if (kept := self.kept(headings)) or not headings:
+            return "\n".join(kept)
+        innermost = headings[-1]
+        spans = split_text(innermost, room=self._share, count=self.tokens)
+        return innermost[spans[0][0] : spans[0][1]] if spans else ""
 
 
 _LEAST_ROOM = 16
@@ -269,16 +277,26 @@ class _Draft:
     """The headings that are embedded with it; none for a heading that is itself the text."""
 
 
-def _drafts(chunk: DocChunk, budget: Budget) -> Iterator[_Draft]:
-    """Yield the chunk; a section without text becomes a chunk of its headings."""
-    headings, items = _headings(chunk), tuple(chunk.meta.doc_items)
-    text = _clean(chunk.text).strip()
-    if text:
-        yield _Draft(text, headings, items, headings)
-        return
-    words = _clean("\n".join(headings))
-    room = budget.max_tokens - budget.fixed
-    for start, end in split_text(words, room=room, count=budget.tokens):
+def _drafts(chunks: Sequence[DocChunk], budget: Budget) -> Iterator[_Draft]:
+    """Yield the chunks; what only a heading says, and no chunk embeds, becomes a chunk too."""
+    told = {heading for chunk in chunks for heading in budget.kept(_headings(chunk))}
+    for chunk in chunks:
+        headings, items = _headings(chunk), tuple(chunk.meta.doc_items)
+        for heading in headings:
+            if heading not in told:
+                told.add(heading)
+                yield from _heading_drafts(heading, headings, items, budget)
+        if text := _clean(chunk.text).strip():
+            yield _Draft(text, headings, items, headings)
+        elif headings:  # a section without text
+            yield from _heading_drafts("\n".join(headings), headings, items, budget)
+
+
+def _heading_drafts(
+    words: str, headings: tuple[str, ...], items: tuple[DocItem, ...], budget: Budget
+) -> Iterator[_Draft]:
+    words = _clean(words)
+    for start, end in split_text(words, room=budget.max_tokens - budget.fixed, count=budget.tokens):
         yield _Draft(words[start:end], headings, items, ())
 
 

@@ -57,7 +57,7 @@ def _whole_spans(text: str, units: Sequence[_Unit], *, room: int, count: Count) 
     if not units:
         return []
     start, end = _trimmed(text, units[0].start, units[-1].end)
-    if start == end:
+    if start >= end:
         return []
     if len(units) == 1 or count(text[start:end]) <= room:
         return [(start, end)]
@@ -102,7 +102,7 @@ def _slices(text: str, start: int, end: int, *, room: int, count: Count) -> Iter
         stop = min(start + length, end)
         tokens = count(text[start:stop])
         while tokens > room and stop - start > 1:
-            stop = start + max(1, (stop - start) * room // (tokens + 1))
+            stop = start + max(1, (stop - start) * room // tokens)
             tokens = count(text[start:stop])
         yield _Unit(start, stop, tokens)
         start = stop
