@@ -1,0 +1,228 @@
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ragcore.errors import CollectionNotFound, InvalidInput, ModelUnavailable
+from ragcore.flows.search import Search, joined_neighbours
+from ragcore.model import Chunk, Condition, Document, Passage, Place, SearchMode, Vector
+from ragcore.testing.memory.chunks import MemoryChunks
+from ragcore.testing.memory.embedder import MemoryEmbedder
+
+GUIDE = {
+    "lighthouse": "The lighthouse on the northern cape was built in 1874.",
+    "ferry": "The ferry leaves the harbour every morning at seven.",
+    "museum": "The museum shows nets, boats and old maps of the coast.",
+}
+ПРАВИЛА = {
+    "паром": "Паром отходит из гавани каждое утро в семь часов.",
+    "музей": "Музей закрыт по понедельникам и в мае.",
+}
+
+
+@pytest.fixture
+def embedder() -> MemoryEmbedder:
+    return MemoryEmbedder()
+
+
+@pytest.fixture
+async def chunks(embedder: MemoryEmbedder) -> MemoryChunks:
+    store = MemoryChunks("guide", "rules", "empty")
+    await add(store, embedder, "guide", GUIDE, language="en")
+    await add(store, embedder, "rules", ПРАВИЛА, language="ru")
+    embedder.calls.clear()
+    return store
+
+
+@pytest.fixture
+def search(chunks: MemoryChunks, embedder: MemoryEmbedder) -> Search:
+    return Search(chunks=chunks, embedder=embedder)
+
+
+async def add(
+    store: MemoryChunks,
+    embedder: MemoryEmbedder,
+    collection: str,
+    texts: dict[str, str],
+    *,
+    language: str,
+) -> None:
+    for name, text in texts.items():
+        chunk = Chunk(name, 0, text, text, tokens=10, language=language)
+        vectors = await embedder.embed_documents([text])
+        document = Document(collection, name, language=language, metadata={"kind": name})
+        store.replace(document, [chunk], vectors)
+
+
+def ids(passages: object) -> list[str]:
+    return [passage.chunk_id for passage in passages]  # type: ignore[attr-defined]
+
+
+async def test_the_best_passage_comes_first_with_the_highest_score(search: Search) -> None:
+    found = await search("When was the lighthouse built?", collection="guide", top_k=2)
+    assert ids(found)[0] == "lighthouse"
+    assert len(found) == 2
+    assert 0 <= found[1].score < found[0].score <= 1
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
+async def test_every_mode_finds_it(search: Search, mode: SearchMode) -> None:
+    found = await search("ferry in the morning", collection="guide", mode=mode)
+    assert found[0].chunk_id == "ferry"
+    assert set(found.timings_ms) == {"embed", "retrieve", "fuse"}
+    assert set(found.weights) == {"vector", "keyword"}
+
+
+async def test_keyword_search_needs_no_embedding_model(
+    chunks: MemoryChunks,
+) -> None:
+    away = MemoryEmbedder(failures=99)
+    found = await Search(chunks=chunks, embedder=away)("ferry", collection="guide", mode="keyword")
+    assert ids(found) == ["ferry"]
+    with pytest.raises(ModelUnavailable):
+        await Search(chunks=chunks, embedder=away)("ferry", collection="guide")
+
+
+async def test_several_collections_are_searched_as_one(search: Search) -> None:
+    both = await search("Когда отходит паром?", collection=["guide", "rules", "guide"], top_k=9)
+    assert both[0].chunk_id == "паром"
+    assert sorted(ids(both)) == sorted([*GUIDE, *ПРАВИЛА])
+    assert [p.score for p in both] == sorted((p.score for p in both), reverse=True)
+
+
+async def test_a_filter_holds_in_every_leg(search: Search) -> None:
+    only = Condition("kind", "eq", "museum")
+    found = await search("lighthouse ferry museum", collection="guide", filters=only)
+    assert ids(found) == ["museum"]
+
+
+async def test_an_empty_collection_has_no_passages(search: Search) -> None:
+    found = await search("anything", collection="empty")
+    assert len(found) == 0
+    assert found.warnings == ()
+
+
+async def test_a_missing_collection_is_an_error(search: Search) -> None:
+    with pytest.raises(CollectionNotFound):
+        await search("anything", collection="nowhere")
+
+
+@pytest.mark.parametrize("question", ["", " \n", "\0"])
+async def test_a_blank_question_is_refused(search: Search, question: str) -> None:
+    with pytest.raises(InvalidInput, match="blank"):
+        await search(question, collection="guide")
+
+
+async def test_naming_no_collection_is_refused(search: Search) -> None:
+    with pytest.raises(InvalidInput, match="collection"):
+        await search("anything", collection=[])
+
+
+async def test_passages_are_explained_on_request_only(search: Search) -> None:
+    plain = await search("ferry", collection="guide")
+    assert all(passage.explanation is None for passage in plain)
+    explained = await search("ferry", collection="guide", explain=True)
+    explanation = explained[0].explanation
+    assert explanation is not None
+    assert (explanation.fused_rank, explanation.keyword_rank) == (1, 1)
+    assert explanation.matched == ("ferry",)
+
+
+async def test_a_model_that_lacks_the_language_of_the_question_is_named(
+    chunks: MemoryChunks,
+) -> None:
+    english = MemoryEmbedder(languages=frozenset({"en"}))
+    search = Search(chunks=chunks, embedder=english)
+    asked_in_russian = await search("Когда отходит паром в гавань?", collection="rules")
+    asked_in_english = await search("When does the ferry leave?", collection="guide")
+    assert "'memory:words'" in asked_in_russian.warnings[0]
+    assert asked_in_english.warnings == ()
+
+
+class FixedEmbedder(MemoryEmbedder):
+    """Answers every question with the same vector, as a measured model."""
+
+    def __init__(self) -> None:
+        super().__init__(dimension=2)
+        self.spec = replace(self.spec, model="bundled:multilingual-e5-small")
+
+    async def embed_query(self, text: str) -> Vector:
+        return direction(1.0)
+
+
+def direction(cosine: float) -> Vector:
+    return np.array([cosine, np.sqrt(1 - cosine**2)], np.float32)
+
+
+async def test_a_hit_in_another_language_is_not_crowded_out() -> None:
+    store = MemoryChunks("mixed")
+    for number in range(60):
+        cosine = 0.81 - number / 10_000
+        add_at(store, f"шум {number}", "Посторонний текст.", cosine, language="ru")
+    add_at(store, "answer", "It leaves at seven.", 0.80, language="en")
+    search = Search(chunks=store, embedder=FixedEmbedder(), candidates=10)
+    found = await search("Во сколько отходит?", collection="mixed", top_k=3)
+    assert found[0].chunk_id == "answer"
+    by_vector = await search("Во сколько отходит?", collection="mixed", top_k=3, mode="vector")
+    assert "answer" not in ids(by_vector)
+
+
+def add_at(store: MemoryChunks, name: str, text: str, cosine: float, *, language: str) -> None:
+    chunk = Chunk(name, 0, text, text, tokens=3, language=language)
+    store.replace(
+        Document("mixed", name, language=language), [chunk], direction(cosine).reshape(1, 2)
+    )
+
+
+# --- neighbours ----------------------------------------------------------------------------
+
+
+def passage(document: str, ordinal: int, *, heading: str = "A", score: float = 0.5) -> Passage:
+    return Passage(
+        chunk_id=f"{document}{ordinal}",
+        document_id=document,
+        collection="default",
+        ordinal=ordinal,
+        text=f"text {ordinal}",
+        score=score,
+        headings=(heading,),
+        places=(Place(ordinal),),
+    )
+
+
+def test_neighbours_under_one_heading_are_joined_in_reading_order() -> None:
+    found = [passage("d", 3, score=0.9), passage("x", 7, score=0.8), passage("d", 2, score=0.7)]
+    joined, other = joined_neighbours(found)
+    assert joined.text == "text 2\n\ntext 3"
+    assert (joined.chunk_id, joined.score) == ("d2", 0.9)
+    assert joined.places == (Place(2), Place(3))
+    assert other == found[1]
+
+
+def test_a_heading_or_a_gap_keeps_passages_apart() -> None:
+    found = [passage("d", 1), passage("d", 2, heading="B"), passage("d", 4, heading="B")]
+    assert len(joined_neighbours(found)) == 3
+
+
+@given(
+    st.lists(
+        st.builds(passage, st.sampled_from("de"), st.integers(0, 9)),
+        unique_by=lambda one: one.chunk_id,
+    )
+)
+def test_joining_keeps_every_text_once(found: list[Passage]) -> None:
+    texts = [text for joined in joined_neighbours(found) for text in joined.text.split("\n\n")]
+    assert sorted(texts) == sorted(one.text for one in found)
+
+
+async def test_search_joins_neighbours_when_told_to(embedder: MemoryEmbedder) -> None:
+    store = MemoryChunks("default")
+    texts = ["The ferry leaves at seven.", "The ferry returns at nine."]
+    chunks = [Chunk(f"c{n}", n, text, text, tokens=5) for n, text in enumerate(texts)]
+    store.replace(Document("default", "d"), chunks, await embedder.embed_documents(texts))
+    apart = await Search(chunks=store, embedder=embedder)("ferry")
+    joined = await Search(chunks=store, embedder=embedder, merge_neighbours=True)("ferry")
+    assert (len(apart), len(joined)) == (2, 1)
+    assert joined[0].text == "\n\n".join(texts)
