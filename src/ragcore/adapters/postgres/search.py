@@ -1,6 +1,7 @@
 """One search as one statement: which fragments of search.sql it is made of, what its rows mean."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -60,7 +61,7 @@ class Search:
         if self.chunk_ids is not None:
             document_filter = f"t.id = ANY(%(chunk_ids)s) AND ({document_filter})"
             own_filter = f"t.id = ANY(%(chunk_ids)s) AND ({own_filter})"
-        statement = SQL["search"]
+        statement = SQL["vector_leg" if self.text is None else "both_legs"]
         for name, fragment in self._fragments().items():
             statement = statement.replace(f"{{{name}}}", fragment)
         statement = (
@@ -84,28 +85,28 @@ class Search:
                 for lexeme, frequency, idf, configurations in _terms(header)
             ),
             total_chunks=header["total_chunks"],
-            languages=json.loads(header["languages"] or "{}"),
+            languages=_languages(header),
             exact=header["are_few"],
             shortfall=self._missing_nearest(rows),
         )
 
     def _fragments(self) -> Mapping[str, str]:
         """The fragments by name, outer ones first."""
-        is_filtered = self.is_filtered
-        nearest, worded = "none", "none"
-        if self.vector is not None:
-            nearest = "nearest_matching" if is_filtered else "nearest"
-        if self.text is not None:
-            worded = "worded_matching" if is_filtered else "worded"
+        nearest = "nearest_matching" if self.is_filtered else "nearest"
+        has_vector = self.vector is not None
         return {
-            "matching": SQL["matching" if is_filtered else "none"],
-            "few": SQL["few_matching" if is_filtered else "few_at_all"],
-            "nearest": SQL[nearest],
-            "terms": SQL["no_terms" if self.text is None else "terms"],
-            "worded": SQL[worded],
+            "opening": SQL["opening"],
+            "header": SQL["header"],
+            "passage": SQL["passage"],
+            "matching": SQL["matching" if self.is_filtered else "none"],
+            "few": SQL["few_matching" if self.is_filtered else "few_at_all"],
+            "nearest": SQL[nearest if has_vector else "none"],
+            "terms": SQL["terms"],
+            "worded": SQL["worded_matching" if self.is_filtered else "worded"],
             "lets_through": SQL["lets_through"],
             "bm25": SQL["bm25"],
-            "cosine": SQL["no_cosine" if self.vector is None else "cosine"],
+            "distance": SQL["distance" if has_vector else "no_distance"],
+            "cosine": SQL["cosine" if has_vector else "no_cosine"],
         }
 
     def _values(self) -> Mapping[str, Any]:
@@ -126,7 +127,7 @@ class Search:
             return 0
         header = rows[0]
         there: int = header["matching"] if self.is_filtered else header["total_chunks"]
-        found = sum(row["vector_rank"] is not None for row in rows)
+        found = sum(row["id"] is not None and row["vector_rank"] is not None for row in rows)
         return max(0, min(self.vector_limit, there) - found)
 
     def _may_miss_words(self, rows: Sequence[Mapping[str, Any]]) -> bool:
@@ -135,6 +136,13 @@ class Search:
         held = sum(frequency > 0 for _, frequency, _, _ in _terms(header))
         found = sum(row["keyword_rank"] is not None for row in rows)
         return header["essential_terms"] < held and found < self.keyword_limit
+
+
+def _languages(header: Mapping[str, Any]) -> Mapping[str, int]:
+    counted: Counter[str] = Counter()
+    for language, chunks in json.loads(header["languages"] or "[]"):
+        counted[language] += chunks
+    return dict(counted)
 
 
 def _sendable(question: str) -> str:

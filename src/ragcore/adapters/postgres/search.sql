@@ -15,25 +15,9 @@ JOIN pg_namespace ON pg_namespace.oid = extnamespace
 CROSS JOIN LATERAL (SELECT string_to_array(extversion, '.')::int[] >= '{0,8}') v (iterates)
 WHERE extname = 'vector';
 
--- name: search
--- Both legs from one snapshot; chunks.py puts the fragments below in place of what stands in
--- braces. Few rows to look at (a narrow filter, a small collection) are scanned exactly; many are
--- met on the way through the vector index. The branch not taken costs nothing: its condition is
--- checked once, before it starts.
-WITH counts AS MATERIALIZED (
-    SELECT config, language, sum(chunks) AS chunks, sum(words) AS words
-    FROM ragcore.chunk_counts
-    WHERE collection = '{collection}'
-    GROUP BY config, language
-), total AS MATERIALIZED (
-    SELECT coalesce(sum(chunks), 0)::bigint AS chunks,
-           greatest(sum(words) / nullif(sum(chunks), 0), 1)::float8 AS mean_length
-    FROM counts
-), matching AS MATERIALIZED (
-    {matching}
-), few AS MATERIALIZED (
-    {few}
-), nearest AS MATERIALIZED (
+-- name: both_legs
+-- Both legs from one snapshot; search.py puts fragments in place of what stands in braces.
+{opening}, nearest AS MATERIALIZED (
     {nearest}
 ), terms AS MATERIALIZED (
     {terms}
@@ -61,50 +45,95 @@ WITH counts AS MATERIALIZED (
         OFFSET 0  -- look up, never read whole lists again
     ) found
     GROUP BY chunk_no
-), by_vector AS (
-    SELECT chunk_no, row_number() OVER (ORDER BY distance, chunk_no) AS vector_rank FROM nearest
-), by_words AS (
-    SELECT chunk_no, row_number() OVER (ORDER BY bm25 DESC, chunk_no) AS keyword_rank
-    FROM worded JOIN scored USING (chunk_no)
-    ORDER BY keyword_rank
-    LIMIT %(keyword_limit)s
+), ranked AS (
+    SELECT chunk_no, max(vector_rank) AS vector_rank, max(keyword_rank) AS keyword_rank
+    FROM (
+        SELECT chunk_no, row_number() OVER (ORDER BY distance, chunk_no) AS vector_rank,
+               NULL::bigint AS keyword_rank
+        FROM nearest
+        UNION ALL
+        (SELECT chunk_no, NULL, row_number() OVER (ORDER BY bm25 DESC, chunk_no) AS keyword_rank
+         FROM worded JOIN scored USING (chunk_no)
+         ORDER BY keyword_rank
+         LIMIT %(keyword_limit)s)
+    ) legs
+    GROUP BY chunk_no
 )
-SELECT header.*, t.id, t.ordinal, t.language, t.metadata AS stored, t.own_metadata,
-       coalesce(t.document_id, t.metadata ->> 'doc_id', '') AS document_id,
-       d.title, d.uri, d.metadata AS document_metadata, {cosine} AS cosine,
-       coalesce(scored.bm25, 0) AS bm25, scored.matched, v.vector_rank, w.keyword_rank
-FROM (
-    SELECT (SELECT chunks FROM total) AS total_chunks,
-           (SELECT count(*) FROM matching) AS matching,
-           (SELECT are_few FROM few) AS are_few,
-           (SELECT count(*) FROM essential) AS essential_terms,
-           (SELECT json_agg(json_build_array(term, frequency, idf, configurations) ORDER BY frequency, term)::text
-            FROM terms) AS terms,
-           (SELECT json_object_agg(language, chunks)::text
-            FROM (SELECT language, sum(chunks) AS chunks FROM counts
-                  WHERE language IS NOT NULL GROUP BY language HAVING sum(chunks) > 0) spoken)
-               AS languages
-) header
+SELECT {header},
+       (SELECT count(*) FROM essential) AS essential_terms,
+       (SELECT json_agg(json_build_array(term, frequency, idf, configurations)
+                        ORDER BY frequency, term)::text FROM terms) AS terms,
+       {passage},
+       {cosine} AS cosine, coalesce(scored.bm25, 0) AS bm25, scored.matched,
+       ranked.vector_rank, ranked.keyword_rank
+FROM (VALUES (1)) one (row)
 LEFT JOIN (
-    by_vector v
-    FULL JOIN by_words w USING (chunk_no)
+    ranked
     JOIN vecs."{collection}" t USING (chunk_no)
     LEFT JOIN scored USING (chunk_no)
     LEFT JOIN ragcore.documents d USING (document_no)
 ) ON true
-ORDER BY v.vector_rank, w.keyword_rank;
+ORDER BY ranked.vector_rank, ranked.keyword_rank;
+
+-- name: vector_leg
+{opening}, nearest AS MATERIALIZED (
+    {nearest}
+)
+SELECT {header}, 0 AS essential_terms, NULL AS terms, {passage},
+       1 - nearest.distance AS cosine, 0::float8 AS bm25, NULL AS matched,
+       row_number() OVER (ORDER BY nearest.distance, nearest.chunk_no) AS vector_rank,
+       NULL AS keyword_rank
+FROM (VALUES (1)) one (row)
+LEFT JOIN (
+    nearest
+    JOIN vecs."{collection}" t USING (chunk_no)
+    LEFT JOIN ragcore.documents d USING (document_no)
+) ON true
+ORDER BY vector_rank;
+
+-- name: opening
+-- Few rows to look at (a narrow filter, a small collection) are scanned exactly; many are met on
+-- the way through the vector index. The branch not taken costs nothing: its condition is checked
+-- once, before it starts.
+WITH counts AS MATERIALIZED (
+    SELECT config, language, sum(chunks) AS chunks, sum(words) AS words
+    FROM ragcore.chunk_counts
+    WHERE collection = '{collection}'
+    GROUP BY config, language
+), total AS MATERIALIZED (
+    SELECT coalesce(sum(chunks), 0)::bigint AS chunks,
+           greatest(sum(words) / nullif(sum(chunks), 0), 1)::float8 AS mean_length
+    FROM counts
+), matching AS MATERIALIZED (
+    {matching}
+), few AS MATERIALIZED (
+    {few}
+);
+
+-- name: header
+(SELECT chunks FROM total) AS total_chunks,
+       (SELECT count(*) FROM matching) AS matching,
+       (SELECT are_few FROM few) AS are_few,
+       (SELECT json_agg(json_build_array(language, chunks))::text FROM counts
+        WHERE language IS NOT NULL AND chunks > 0) AS languages;
+
+-- name: passage
+t.id, t.ordinal, t.language, t.metadata AS stored, t.own_metadata,
+       coalesce(t.document_id, t.metadata ->> 'doc_id', '') AS document_id,
+       d.title, d.uri, d.metadata AS document_metadata;
 
 -- name: none
-SELECT NULL::bigint AS chunk_no, NULL::tid AS tid, NULL::float8 AS distance WHERE false;
+SELECT NULL::bigint AS chunk_no, NULL::float8 AS distance WHERE false;
 
 -- name: matching
 -- What the filter lets through, no further than one row over the limit.
-SELECT chunk_no, tid FROM (
-    SELECT t.chunk_no, t.ctid AS tid
+SELECT chunk_no, distance FROM (
+    SELECT t.chunk_no, {distance} AS distance
     FROM ragcore.documents d JOIN vecs."{collection}" t USING (document_no)
     WHERE d.collection = '{collection}' AND NOT t.own_metadata AND ({document_filter})
     UNION ALL
-    SELECT t.chunk_no, t.ctid FROM vecs."{collection}" t WHERE t.own_metadata AND ({own_filter})
+    SELECT t.chunk_no, {distance} FROM vecs."{collection}" t
+    WHERE t.own_metadata AND ({own_filter})
 ) found
 LIMIT %(exact_rows)s::bigint + 1;
 
@@ -144,10 +173,8 @@ UNION ALL
  LIMIT %(vector_limit)s)
 UNION ALL
 (SELECT chunk_no, distance
- FROM (SELECT t.chunk_no, t.vec <=> %(vector)s AS distance
-       FROM vecs."{collection}" t
-       WHERE t.ctid = ANY (ARRAY(SELECT tid FROM matching)) AND (SELECT are_few FROM few)
-       OFFSET 0) every
+ FROM matching
+ WHERE (SELECT are_few FROM few)
  ORDER BY distance
  LIMIT %(vector_limit)s);
 
@@ -187,11 +214,6 @@ FROM (
     ORDER BY min(position)
     LIMIT %(most_terms)s
 ) asked;
-
--- name: no_terms
-SELECT NULL::text AS term, NULL::bigint AS frequency, NULL::float8 AS idf,
-       NULL::text[] AS configurations
-WHERE false;
 
 -- name: bm25
 -- k1 = 1.2, b = 0.75
@@ -248,6 +270,12 @@ UNION ALL
  ) summed
  ORDER BY score DESC, chunk_no
  LIMIT (SELECT rows FROM wanted));
+
+-- name: distance
+t.vec <=> %(vector)s;
+
+-- name: no_distance
+NULL::float8;
 
 -- name: cosine
 1 - (t.vec <=> %(vector)s);
