@@ -38,7 +38,7 @@ class ConversionSettings(_Group):
         default=300.0, gt=0, description="Wall-clock limit of one document; the child is killed."
     )
     memory_mb: int = Field(
-        default=3072, ge=512, description="Address-space limit of a child, in MiB."
+        default=3072, ge=512, description="Memory limit of one child, in MiB; it is killed."
     )
     max_file_mb: int = Field(default=200, ge=1, description="Largest file accepted, in MiB.")
     max_pages: int = Field(default=2000, ge=1, description="Most pages of one document.")

@@ -57,8 +57,8 @@ async def test_every_other_reply_travels_unchanged() -> None:
     for reply in (
         wire.Ready(),
         wire.Progress("chunking", 0.25),
-        wire.Done(document, 900),
-        wire.Failed("PasswordRequired", "закрыто", 900),
+        wire.Done(document),
+        wire.Failed("PasswordRequired", "закрыто"),
     ):
         assert await sent(wire.reply_frame(reply)) == reply
 
@@ -107,6 +107,6 @@ def test_an_order_travels_through_a_socket_in_pieces(tmp_path: Path) -> None:
     ],
 )
 def test_a_child_can_raise_only_what_a_conversion_may(name: str, expected: type) -> None:
-    error = wire.Failed(name, "why", 0).as_error()
+    error = wire.Failed(name, "why").as_error()
     assert type(error) is expected
     assert str(error) == "why"

@@ -58,7 +58,7 @@ def _hand_over(document: ConvertedDocument, channel: socket.socket) -> None:
         part = document.chunks[first : first + wire.CHUNKS_PER_FRAME]
         channel.sendall(wire.reply_frame(wire.Chunks(part)))
     rest = replace(document, chunks=())
-    channel.sendall(wire.reply_frame(wire.Done(rest, sandbox.footprint_mb())))
+    channel.sendall(wire.reply_frame(wire.Done(rest)))
 
 
 def _failure(error: Exception, order: wire.Order) -> wire.Failed:
@@ -69,7 +69,6 @@ def _failure(error: Exception, order: wire.Order) -> wire.Failed:
     return wire.Failed(
         error=type(known).__name__,
         message=str(known)[:_LONGEST_MESSAGE],
-        footprint_mb=sandbox.footprint_mb(),
     )
 
 

@@ -14,7 +14,7 @@ class ConversionOptions:
     timeout_seconds: float = 300.0
     """Wall-clock limit of one file; the child's whole process group is killed."""
     memory_mb: int = 3072
-    """Address-space limit of a child, in MiB; Docling alone maps 800."""
+    """Memory limit of a child, in MiB; Docling alone takes 250."""
     max_file_mb: int = 200
     max_pages: int = 2000
     max_image_megapixels: int = 100

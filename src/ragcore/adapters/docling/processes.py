@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -54,7 +54,7 @@ class ConversionProcess:
         self._reader, self._writer = streams
         self._lifeline = lifeline
         self._is_broken = False
-        self._footprint_mb = 0
+        self._is_over_memory = False
         self._output = _Output(process.pid)
         assert process.stdout is not None
         self._draining = asyncio.create_task(self._output.drain(process.stdout))
@@ -124,7 +124,7 @@ class ConversionProcess:
         return (
             self.has_died
             or self.conversions >= recycle_after
-            or self._footprint_mb > memory_mb * _GROWN
+            or resident_mb(self.pid) > memory_mb * _GROWN
         )
 
     async def convert(self, order: wire.Order, on_progress: OnProgress | None) -> ConvertedDocument:
@@ -136,7 +136,10 @@ class ConversionProcess:
         self.conversions += 1
         name = order.request.filename or order.request.path.name
         try:
-            async with asyncio.timeout(order.options.timeout_seconds):
+            async with (
+                asyncio.timeout(order.options.timeout_seconds),
+                self._watched_memory(order.options.memory_mb),
+            ):
                 reply = await self._exchange(order, on_progress)
         except TimeoutError:
             self.kill()
@@ -150,9 +153,24 @@ class ConversionProcess:
             self.kill()
             raise
         if isinstance(reply, wire.Failed):
-            self._footprint_mb = reply.footprint_mb
             raise reply.as_error()
         return reply
+
+    @contextlib.asynccontextmanager
+    async def _watched_memory(self, memory_mb: int) -> AsyncIterator[None]:
+        """Kill the child as soon as it holds more memory than it may."""
+
+        async def watch() -> None:
+            while resident_mb(self.pid) <= memory_mb:  # noqa: ASYNC110 - no event tells
+                await asyncio.sleep(_WATCH_SECONDS)
+            self._is_over_memory = True
+            self.kill()
+
+        watching = asyncio.create_task(watch())
+        try:
+            yield
+        finally:
+            watching.cancel()
 
     async def _exchange(
         self, order: wire.Order, on_progress: OnProgress | None
@@ -168,8 +186,7 @@ class ConversionProcess:
                         on_progress(stage, fraction)
                 case wire.Chunks(part):
                     chunks.extend(part)
-                case wire.Done(document, footprint_mb):
-                    self._footprint_mb = footprint_mb
+                case wire.Done(document):
                     return replace(document, chunks=tuple(chunks))
                 case wire.Failed() as failure:
                     return failure
@@ -181,7 +198,7 @@ class ConversionProcess:
         self.kill()  # what it started may live on
         status = await self._process.wait()
         await self._draining
-        if any(sign in self._output.tail for sign in _SIGNS_OF_HUNGER):
+        if self._is_over_memory or any(sign in self._output.tail for sign in _SIGNS_OF_HUNGER):
             return ConversionTimeout(
                 f"{name!r} needs more than the {options.memory_mb} MiB of memory allowed for a "
                 "conversion; split the document or raise the limit"
@@ -211,7 +228,19 @@ class ConversionProcess:
 
 
 _GROWN = 0.6
-"""Part of the memory limit that an idle child may hold; more would starve the next file."""
+"""Part of its memory that a child may keep after a file; more would starve the next one."""
+
+_WATCH_SECONDS = 0.1
+
+
+def resident_mb(pid: int) -> int:
+    """Return the memory a process holds, in MiB; 0 when it is gone."""
+    try:
+        pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
+    return pages * os.sysconf("SC_PAGE_SIZE") // (1024 * 1024)
+
 
 _SIGNS_OF_HUNGER = ("MemoryError", "bad_alloc", "Cannot allocate memory", "out of memory")
 

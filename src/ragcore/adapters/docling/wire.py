@@ -82,8 +82,6 @@ class Done:
     """Everything about the document but its chunks."""
 
     document: ConvertedDocument
-    footprint_mb: int
-    """Address space the child holds now: a grown child is replaced."""
     kind: Literal["done"] = "done"
 
 
@@ -94,7 +92,6 @@ class Failed:
     error: str
     """Name of a class of `ragcore.errors`."""
     message: str
-    footprint_mb: int
     kind: Literal["failed"] = "failed"
 
     def as_error(self) -> RagError:
