@@ -34,7 +34,7 @@ _MARGIN: Final = 0.5
 """Sentences this much behind the best one are left out."""
 
 _ANSWERS: Final = 1.0
-_ANSWERS_ACROSS_LANGUAGES: Final = 0.65
+_ANSWERS_ACROSS_LANGUAGES: Final = 0.6
 """Least value of a sentence that answers; between two languages words can't add to it."""
 _NEAR_MISS: Final = 0.3
 """So close below, the passages are on the subject and don't hold the answer."""
