@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, TypeVar
 import numpy as np
 
 from ragcore.adapters.models import tokenizers
-from ragcore.adapters.models.limiter import RequestLimiter
 from ragcore.errors import ModelUnavailable, RagError, Rejected
 from ragcore.model import EmbeddingSpec, Vector, Vectors
 
@@ -24,8 +23,9 @@ _MAY_SUCCEED_LATER = frozenset({408, 409, 425, 429})
 class LlamaIndexEmbedder:
     """A `BaseEmbedding` that the caller made and keeps; made into an embedder by `open`.
 
-    Its sync methods run in a small pool of threads: the async ones of many models compute on the
-    event loop. Prefixes (`query_instruction` …) are the model's own settings.
+    Its sync methods run in a small pool of threads, since the async ones of many models compute on
+    the event loop; questions have a thread of their own. So it may be used from several loops.
+    Prefixes (`query_instruction` …) are the model's own settings.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class LlamaIndexEmbedder:
         """The token counter that fits, for `tokenizers.load_counter`."""
         self._model = model
         self._spec = spec
-        self._limiter = RequestLimiter(concurrency)
-        self._threads = ThreadPoolExecutor(concurrency + 1, thread_name_prefix="embed-llamaindex")
+        self._documents = ThreadPoolExecutor(concurrency, thread_name_prefix="embed-document")
+        self._questions = ThreadPoolExecutor(1, thread_name_prefix="embed-question")
 
     @classmethod
     async def open(
@@ -73,24 +73,20 @@ class LlamaIndexEmbedder:
         if not texts:
             return np.empty((0, self._spec.dimension), np.float32)
         cleaned = [tokenizers.cleaned(text) for text in texts]
-        answer = await self._run(
-            lambda: self._model.get_text_embedding_batch(cleaned), is_question=False
+        answer = await _in_thread(
+            self._documents, lambda: self._model.get_text_embedding_batch(cleaned)
         )
         return self._unit(answer)
 
     async def embed_query(self, text: str) -> Vector:
         cleaned = tokenizers.cleaned(text)
-        answer = await self._run(lambda: self._model.get_query_embedding(cleaned), is_question=True)
+        answer = await _in_thread(self._questions, lambda: self._model.get_query_embedding(cleaned))
         return np.asarray(self._unit([answer])[0], np.float32)
 
     async def aclose(self) -> None:
         """Wait for calls under way; the model itself is its owner's."""
-        await asyncio.to_thread(self._threads.shutdown)
-
-    async def _run(self, call: Callable[[], _Result], *, is_question: bool) -> _Result:
-        loop = asyncio.get_running_loop()
-        async with self._limiter.slot(is_question=is_question):
-            return await loop.run_in_executor(self._threads, _translated, call)
+        for pool in (self._documents, self._questions):
+            await asyncio.to_thread(pool.shutdown)
 
     def _unit(self, answer: Sequence[Sequence[float]]) -> Vectors:
         vectors = np.array(answer, np.float32)
@@ -101,6 +97,10 @@ class LlamaIndexEmbedder:
                 f"vector that has no direction; its dimension is {self._spec.dimension}"
             )
         return np.asarray(vectors / lengths, np.float32)
+
+
+async def _in_thread(pool: ThreadPoolExecutor, call: Callable[[], _Result]) -> _Result:
+    return await asyncio.get_running_loop().run_in_executor(pool, _translated, call)
 
 
 def _translated(call: Callable[[], _Result]) -> _Result:
