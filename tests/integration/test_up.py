@@ -193,6 +193,8 @@ def test_a_second_up_in_the_background_finds_the_first(stack: Stack) -> None:
     done = stack.command("up", "--detach")
     assert done.returncode == 0
     assert f"already up at {before['url']}" in done.stderr
+    told = json.loads(stack.command("up", "--detach", "--json").stdout)
+    assert (told["url"], told["pid"]) == (before["url"], before["pid"])
     assert stack.state == before
 
 
@@ -247,7 +249,8 @@ def test_every_flag_is_a_setting_too(data_dir: Path) -> None:
         assert api.get("/health/live").json() == {"status": "ok"}
         assert "embedding_model" in api.get("/version").json()
     assert stack.processes("ragcore_worker") == []
-    assert stack.command("down").returncode == 0
+    told = json.loads(stack.command("down", "--json").stdout)
+    assert (told["was_up"], told["still_in_use"]) == (True, [])
     wait_until(lambda: not stack.processes())
 
 
@@ -255,6 +258,8 @@ def test_down_without_up_says_so(data_dir: Path) -> None:
     done = Stack(data_dir).command("down")
     assert done.returncode == 0
     assert "was not up" in done.stderr
+    told = json.loads(Stack(data_dir).command("down", "--json").stdout)
+    assert (told["was_up"], told["still_in_use"]) == (False, [])
 
 
 def test_a_killed_worker_is_replaced_and_its_jobs_end(stack: Stack) -> None:

@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ragcore.cli.output import errors_told, stderr_console
+from ragcore.cli.options import AsJson
+from ragcore.cli.output import errors_told, print_json, print_json_line, stderr_console
 from ragcore.cli.session import load_settings
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from ragcore.embedded.run_directory import RunDirectory
     from ragcore.settings import Settings
 
@@ -42,6 +45,7 @@ def up(
             help="Return when everything is ready, and leave it running. [RAGCORE_DETACH]",
         ),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Start PostgreSQL, Valkey, the API and the workers.
 
@@ -53,15 +57,15 @@ def up(
       ragcore up
       ragcore up --detach --port 8800 --workers 2
     """
-    with errors_told(as_json=False):
+    with errors_told(as_json=as_json):
         settings = _settings(data_dir=data_dir, port=port, workers=workers, detach=detach)
         if settings.detach:
-            _start_in_background(settings)
+            _start_in_background(settings, as_json=as_json)
         else:
-            _run_in_foreground(settings)
+            _run_in_foreground(settings, as_json=as_json)
 
 
-def down(data_dir: DataDir = None) -> None:
+def down(data_dir: DataDir = None, as_json: AsJson = False) -> None:
     """Stop what `ragcore up` started in a data directory; documents stay.
 
     The database goes on for as long as another process uses it, such as a notebook.
@@ -70,11 +74,14 @@ def down(data_dir: DataDir = None) -> None:
     Example:
       ragcore down
     """
-    with errors_told(as_json=False):
+    with errors_told(as_json=as_json):
         settings = _settings(data_dir=data_dir)
         was_up = _stop_stack(settings)
         left = _servers_in_use(settings)
     where = str(settings.data_dir)
+    if as_json:
+        print_json({"data_dir": where, "was_up": was_up, "still_in_use": left})
+        return
     _say(f"ragcore is down ({where})" if was_up else f"ragcore was not up ({where})")
     if left:
         _say(f"{' and '.join(left)} stay up: another process uses the data directory")
@@ -90,21 +97,23 @@ def _settings(**given: object) -> "Settings":
 # --- up ------------------------------------------------------------------------------------
 
 
-def _run_in_foreground(settings: "Settings") -> None:
+def _run_in_foreground(settings: "Settings", *, as_json: bool) -> None:
     import asyncio
     import logging
 
     from ragcore.cli.stack import run_stack
 
+    def tell(url: str) -> None:
+        if as_json:
+            print_json_line({"url": url, "pid": os.getpid()})
+        else:
+            _say(f"ragcore is up at {url}; Ctrl-C stops it")
+
     logging.getLogger("ragcore").setLevel(settings.log_level.upper())
-    asyncio.run(run_stack(settings, on_ready=_say_up))
+    asyncio.run(run_stack(settings, on_ready=tell))
 
 
-def _say_up(url: str) -> None:
-    _say(f"ragcore is up at {url}; Ctrl-C stops it")
-
-
-def _start_in_background(settings: "Settings") -> None:
+def _start_in_background(settings: "Settings", *, as_json: bool) -> None:
     """Start the stack as a process of its own and wait until it is ready, or has failed."""
     from ragcore.cli.stack import environment_of, stack_directory
     from ragcore.embedded.machine import make_data_directory
@@ -114,7 +123,7 @@ def _start_in_background(settings: "Settings") -> None:
     run = stack_directory(settings)
     run.make()
     if state := _running(run):
-        _say(f"ragcore is already up at {state['url']} (pid {state['pid']})")
+        _tell_background(run, state, "ragcore is already up", as_json=as_json)
         return
     process = _spawn(run, environment_of(settings))
     with stderr_console().status("Starting ragcore …"):
@@ -123,7 +132,16 @@ def _start_in_background(settings: "Settings") -> None:
             if process.poll() is not None:
                 raise Unavailable(f"ragcore did not start; {run.log} ends with:\n{run.log_tail(8)}")
             time.sleep(_POLL_SECONDS)
-    _say(f"ragcore is up at {state['url']} (pid {state['pid']}); its log is {run.log}")
+    _tell_background(run, state, "ragcore is up", as_json=as_json)
+
+
+def _tell_background(
+    run: "RunDirectory", state: "Mapping[str, object]", what: str, *, as_json: bool
+) -> None:
+    if as_json:
+        print_json({"url": state["url"], "pid": state["pid"], "log": str(run.log)})
+    else:
+        _say(f"{what} at {state['url']} (pid {state['pid']}); its log is {run.log}")
 
 
 def _running(run: "RunDirectory") -> dict[str, object] | None:
