@@ -12,7 +12,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from ragcore.model import EmbeddingSpec, Vectors
+from ragcore.model import EmbeddingSpec, Vector, Vectors
 from ragcore.ports import Embedder
 
 _LEAST_SPREAD: Final = 0.02
@@ -36,7 +36,12 @@ class Calibration:
         `is_foreign` gives back what the passage loses by being in another language.
         """
         fair = cosine + self.language_gap if is_foreign else cosine
-        return (fair - self.noise) / max(self.hit - self.noise, _LEAST_SPREAD)
+        return (fair - self.noise) / self.spread
+
+    @property
+    def spread(self) -> float:
+        """Difference of cosines that makes one unit of strength."""
+        return max(self.hit - self.noise, _LEAST_SPREAD)
 
 
 MEASURED: Final[Mapping[str, Calibration]] = {
@@ -53,23 +58,56 @@ class Probe:
     passage: Mapping[str, str]
 
 
+@dataclass(frozen=True, slots=True)
+class Probed:
+    """One model's vectors of the probes, by language; row n is probe n."""
+
+    questions: Mapping[str, Vectors]
+    passages: Mapping[str, Vectors]
+
+    def excess(self, question: Vector, *, asked: str | None, told: str | None) -> float:
+        """Return how much nearer than usual a question is to passages it has nothing to do with.
+
+        Short, vague and senseless questions are near to everything, and so to nothing in
+        particular. `asked` and `told` are the languages of the question and of the passages.
+        """
+        passages = self._of(self.passages, told)
+        usual = self._of(self.questions, asked) @ passages.T
+        return float((passages @ question).mean()) - _noise(usual)
+
+    @staticmethod
+    def _of(vectors: Mapping[str, Vectors], language: str | None) -> Vectors:
+        """The language's own, or English ones, which every model knows."""
+        return vectors["en"] if language is None else vectors.get(language, vectors["en"])
+
+
 async def calibration_of(embedder: Embedder) -> Calibration:
-    """Return the model's calibration, measured on the probes at its first use (32 short texts).
+    """Return the model's calibration, measured on the probes unless it is known.
 
     Raises ModelUnavailable.
     """
+    known = MEASURED.get(embedder.spec.model)
+    if known is not None:
+        return known
+    probed = await probes_of(embedder)
+    return calibrate(probed.questions, probed.passages)
+
+
+async def probes_of(embedder: Embedder) -> Probed:
+    """Return the probes' vectors, computed at the model's first use: 32 short texts.
+
+    Two callers that arrive together compute them twice. Raises ModelUnavailable.
+    """
     spec = embedder.spec
-    known = MEASURED.get(spec.model) or _measured_here.get(spec)
-    if known is None:
-        known = _measured_here[spec] = await _measure(embedder)
-    return known
+    if spec not in _probed:
+        _probed[spec] = await _probe(embedder)
+    return _probed[spec]
 
 
-_measured_here: dict[EmbeddingSpec, Calibration] = {}
-"""Two callers that arrive together measure twice and write the same."""
+_probed: dict[EmbeddingSpec, Probed] = {}
 
 
-async def _measure(embedder: Embedder) -> Calibration:
+async def _probe(embedder: Embedder) -> Probed:
     questions, passages = {}, {}
     for language in ("en", "ru"):
         asked = [await embedder.embed_query(probe.question[language]) for probe in PROBES]
@@ -77,7 +115,7 @@ async def _measure(embedder: Embedder) -> Calibration:
         passages[language] = await embedder.embed_documents(
             [probe.passage[language] for probe in PROBES]
         )
-    return calibrate(questions, passages)
+    return Probed(questions=questions, passages=passages)
 
 
 def calibrate(questions: Mapping[str, Vectors], passages: Mapping[str, Vectors]) -> Calibration:

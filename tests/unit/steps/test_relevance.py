@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcore.model import Vectors
-from ragcore.steps.relevance import Calibration, calibrate
+from ragcore.steps.relevance import PROBES, Calibration, Probed, calibrate
 
 
 def vectors(own: float, *, count: int = 8, seed: int = 0, language: float = 0.0) -> Vectors:
@@ -48,3 +48,18 @@ def test_a_model_without_a_language_is_judged_by_the_others() -> None:
     english, noise = vectors(0.9), vectors(0.0, seed=1)
     deaf = calibrate({"en": english, "ru": vectors(0.0)}, {"en": english, "ru": noise})
     assert deaf == calibrate({"en": english}, {"en": english})
+
+
+def test_a_question_that_is_near_to_everything_has_an_excess() -> None:
+    english = vectors(0.9)
+    probed = Probed(questions={"en": english}, passages={"en": english})
+    vague = english.sum(axis=0) / np.linalg.norm(english.sum(axis=0))
+    assert probed.excess(vague, asked="en", told="en") > 0.2
+    assert probed.excess(-vague, asked="en", told="en") < 0
+    assert probed.excess(vague, asked="de", told=None) == probed.excess(
+        vague, asked="en", told="en"
+    )
+
+
+def test_every_probe_is_there_in_both_languages() -> None:
+    assert all(set(probe.question) == set(probe.passage) == {"en", "ru"} for probe in PROBES)

@@ -18,7 +18,7 @@ from ragcore.ports import Embedder
 from ragcore.steps.citing import cite
 from ragcore.steps.fusing import is_foreign
 from ragcore.steps.languages import detect
-from ragcore.steps.relevance import Calibration, calibration_of
+from ragcore.steps.relevance import Calibration, Probed, calibration_of, probes_of
 from ragcore.steps.sentences import Span, sentence_spans
 from ragcore.steps.words import roots
 
@@ -34,8 +34,10 @@ _MARGIN: Final = 0.5
 """Sentences this much behind the best one are left out."""
 
 _ANSWERS: Final = 1.0
-_ANSWERS_ACROSS_LANGUAGES: Final = 0.6
+_ANSWERS_ACROSS_LANGUAGES: Final = 0.65
 """Least value of a sentence that answers; between two languages words can't add to it."""
+_EXCESS_BELIEVED: Final = 0.5
+"""Of how near the question seems to be to everything: eight probes tell it roughly."""
 _NEAR_MISS: Final = 0.3
 """So close below, the passages are on the subject and don't hold the answer."""
 
@@ -75,6 +77,29 @@ class _Judged:
     evidence: float
     """The same, fair to sentences in another language: compared with the thresholds."""
     is_foreign: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Asking:
+    """One question, and what cosines to it mean."""
+
+    language: str | None
+    vector: Vector
+    calibration: Calibration
+    probed: Probed
+
+    def judged(self, sentence: _Sentence, share: float, cosine: float) -> _Judged:
+        told = sentence.passage.language
+        foreign = is_foreign(told, self.language)
+        added = _WORDS_WEIGHT * share
+        excess = self.probed.excess(self.vector, asked=self.language, told=told)
+        fair = cosine - _EXCESS_BELIEVED * excess
+        return _Judged(
+            sentence=sentence,
+            value=self.calibration.strength(cosine) + added - _RANK_PENALTY * sentence.rank,
+            evidence=self.calibration.strength(fair, is_foreign=foreign) + added,
+            is_foreign=foreign,
+        )
 
 
 class ExtractiveAnswerer:
@@ -127,14 +152,19 @@ class ExtractiveAnswerer:
         )[:_MOST_JUDGED]
         if not kept:
             return []
-        calibration = await calibration_of(self._embedder)
         if query_vector is None:
             query_vector = await self._embedder.embed_query(question)
         vectors = await self._embedder.embed_documents(
             [_in_context(sentence) for sentence, _ in kept]
         )
+        asking = _Asking(
+            language=language,
+            vector=query_vector,
+            calibration=await calibration_of(self._embedder),
+            probed=await probes_of(self._embedder),
+        )
         judged = [
-            _judged(sentence, share, float(cosine), language, calibration)
+            asking.judged(sentence, share, float(cosine))
             for (sentence, share), cosine in zip(kept, vectors @ query_vector, strict=True)
         ]
         return sorted(judged, key=lambda one: -one.value)
@@ -202,23 +232,6 @@ def _shares(asked: frozenset[str], sentences: Sequence[frozenset[str]]) -> list[
     if total <= 0:
         return [0.0] * count
     return [sum(weight[root] for root in asked & sentence) / total for sentence in sentences]
-
-
-def _judged(
-    sentence: _Sentence,
-    share: float,
-    cosine: float,
-    language: str | None,
-    calibration: Calibration,
-) -> _Judged:
-    foreign = is_foreign(sentence.passage.language, language)
-    added = _WORDS_WEIGHT * share
-    return _Judged(
-        sentence=sentence,
-        value=calibration.strength(cosine) + added - _RANK_PENALTY * sentence.rank,
-        evidence=calibration.strength(cosine, is_foreign=foreign) + added,
-        is_foreign=foreign,
-    )
 
 
 def _no_answer_reason(
