@@ -14,13 +14,18 @@ CREATE INDEX chunk_counts_collection ON ragcore.chunk_counts (collection);
 -- Filters look at what the parser found where the caller's metadata lacks a field.
 CREATE INDEX documents_extracted ON ragcore.documents USING gin (extracted jsonb_path_ops);
 
--- Text as keyword search reads it, on both sides: composed letters, no stress marks, soft hyphens
--- or invisible characters, and ё = е, as steps/languages.py does it. Only the first 250,000
--- characters: a tsvector holds no more than a megabyte.
+-- Text as keyword search reads it, on both sides: letters composed, no stress marks, soft hyphens or
+-- invisible characters, and ё = е. Most text holds none of these, and looking for them is quick
+-- where composing would cost as much as parsing. Of a very long text the beginning is read: a
+-- tsvector holds no more than a megabyte.
 CREATE FUNCTION ragcore.words_of(text) RETURNS text
 LANGUAGE sql IMMUTABLE PARALLEL SAFE
-RETURN translate(
-    normalize(translate(left($1, 250000), U&'\0301\00AD\200B\FEFF', ''), NFC), 'ёЁ', 'еЕ');
+RETURN (
+    SELECT CASE WHEN t ~ U&'[ёЁ\0300-\036F\1100-\11FF\3099\309A\00AD\200B\FEFF]'
+                THEN translate(normalize(t, NFC), U&'ёЁ\0301\00AD\200B\FEFF', 'еЕ')
+                ELSE t END
+    FROM (SELECT CASE WHEN octet_length($1) > 500000 THEN left($1, 250000) ELSE $1 END) cut (t)
+);
 
 -- The text of a row that the stock SupabaseVectorStore wrote: inside a node, as a string of JSON.
 CREATE FUNCTION ragcore.text_in_node(metadata jsonb) RETURNS text

@@ -1,0 +1,171 @@
+"""Inserting chunks with all their indexes, against bare COPY BINARY into the same tables.
+
+Two collections grow block by block, in turns: one through `copy_chunks` (which reads the words and
+keeps the counts as it goes), the other by bare COPY of the same rows and of their ready-made
+postings, with the triggers off. Both have every index: HNSW, keys, metadata, words.
+
+    python benchmarks/inserts.py [--database-url URL] [--blocks 40]
+"""
+
+import argparse
+import asyncio
+import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from psycopg.types.json import Jsonb
+
+import corpus
+from loading import database
+from ragcore.adapters.postgres.chunks import copy_chunks
+from ragcore.adapters.postgres.collections import PostgresCollections
+from ragcore.adapters.postgres.layout import stored_metadata
+from ragcore.adapters.postgres.pool import Connection, Pool, open_pool
+from ragcore.errors import CollectionNotFound
+from ragcore.model import Chunk, EmbeddingSpec, Vectors
+
+SPEC = EmbeddingSpec(model="synthetic", dimension=corpus.DIMENSION, max_tokens=512)
+OURS, BARE = "bench-inserts-ours", "bench-inserts-bare"
+BLOCK = 50
+POSTINGS = ("int8", "int2", "int2", "text")
+ROWS = ("text", "vector", "jsonb", "int8", "int8", "text", "int4", "int4", "text", "text", "bool")
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """Seconds by the clock and of processor, the server's and our own."""
+
+    wall: float = 0.0
+    processor: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        return Cost(self.wall + other.wall, self.processor + other.processor)
+
+
+async def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--database-url", help="an existing database; default: a server of its own")
+    parser.add_argument("--blocks", type=int, default=40)
+    arguments = parser.parse_args()
+    async with database(arguments.database_url) as url, open_pool(url, size=2) as pool:
+        await _make_anew(pool)
+        texts = list(corpus.chunks(BLOCK * arguments.blocks, corpus.sentences(), seed=5))
+        vectors = corpus.unit_vectors(len(texts), seed=6)
+        ours, bare = Cost(), Cost()
+        async with pool.connection() as connection:
+            for start in range(0, len(texts), BLOCK):
+                block = slice(start, start + BLOCK)
+                number = start // BLOCK + 1
+                ours += await _insert(connection, number, texts[block], vectors[block])
+                bare += await _copy(connection, number, texts[block], vectors[block])
+        for name in (OURS, BARE):
+            await PostgresCollections(pool).delete(name)
+    print(f"{len(texts)} chunks of {corpus.DIMENSION} dimensions and about 150 words")
+    for label, cost in (("ragcore", ours), ("bare COPY", bare)):
+        print(
+            f"  {label}: {len(texts) / cost.wall:.0f} chunks/s,"
+            f" {1000 * cost.processor / len(texts):.2f} ms of processor a chunk"
+        )
+    print(
+        f"  ratio by the clock {bare.wall / ours.wall:.3f},"
+        f" by processor time of client and server {bare.processor / ours.processor:.3f}"
+    )
+
+
+async def _make_anew(pool: Pool) -> None:
+    collections = PostgresCollections(pool)
+    for name in (OURS, BARE):
+        with suppress(CollectionNotFound):
+            await collections.delete(name)
+        await collections.open(name, embedding=SPEC, chunker="none")
+    async with pool.connection() as connection:
+        await connection.execute(f'ALTER TABLE vecs."{BARE}" DISABLE TRIGGER USER')
+
+
+async def _insert(
+    connection: Connection, number: int, chunks: Sequence[Chunk], vectors: Vectors
+) -> Cost:
+    before = _clock(connection)
+    async with connection.transaction():
+        await copy_chunks(
+            connection,
+            OURS,
+            document_no=number,
+            document_id=f"document-{number}",
+            chunks=chunks,
+            vectors=vectors,
+        )
+    return _since(before, connection)
+
+
+async def _copy(
+    connection: Connection, number: int, chunks: Sequence[Chunk], vectors: Vectors
+) -> Cost:
+    postings, numbers = await _written(connection, number)
+    before = _clock(connection)
+    async with connection.transaction(), connection.cursor() as cursor:
+        async with cursor.copy(
+            f'COPY vecs."{BARE}" (id, vec, metadata, chunk_no, document_no, document_id, ordinal,'
+            " tokens, language, config, own_metadata) FROM STDIN (FORMAT BINARY)"
+        ) as copy:
+            copy.set_types(ROWS)
+            for chunk, vector in zip(chunks, vectors, strict=True):
+                await copy.write_row(
+                    (
+                        chunk.chunk_id,
+                        vector,
+                        Jsonb(stored_metadata(chunk, f"document-{number}")),
+                        numbers[chunk.chunk_id],
+                        number,
+                        f"document-{number}",
+                        chunk.ordinal,
+                        chunk.tokens,
+                        chunk.language,
+                        "simple",
+                        False,
+                    )
+                )
+        async with cursor.copy(
+            f'COPY ragcore."postings_{BARE}" (chunk_no, tf, length, term)'
+            " FROM STDIN (FORMAT BINARY)"
+        ) as copy:
+            copy.set_types(POSTINGS)
+            for posting in postings:
+                await copy.write_row(posting)
+    return _since(before, connection)
+
+
+def _clock(connection: Connection) -> Cost:
+    """Read the clocks. The server process must be on this machine for its processor time."""
+    stat = Path(f"/proc/{connection.info.backend_pid}/stat").read_text().rpartition(")")[2].split()
+    server = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+    return Cost(time.perf_counter(), time.process_time() + server)
+
+
+def _since(before: Cost, connection: Connection) -> Cost:
+    now = _clock(connection)
+    return Cost(now.wall - before.wall, now.processor - before.processor)
+
+
+async def _written(
+    connection: Connection, number: int
+) -> tuple[Sequence[tuple[Any, ...]], dict[str, int]]:
+    """Return the postings that our own insert made for a document, and its chunks' numbers."""
+    cursor = await connection.execute(
+        f'SELECT p.* FROM ragcore."postings_{OURS}" p JOIN vecs."{OURS}" t USING (chunk_no)'
+        " WHERE t.document_no = %s ORDER BY p.chunk_no",
+        (number,),
+    )
+    postings = await cursor.fetchall()
+    cursor = await connection.execute(
+        f'SELECT id, chunk_no FROM vecs."{OURS}" WHERE document_no = %s', (number,)
+    )
+    return postings, dict(await cursor.fetchall())
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
