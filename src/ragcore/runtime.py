@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 from ragcore.errors import MissingExtra
@@ -58,7 +58,10 @@ class Runtime:
     """The bare embedding model."""
     embedder: Embedding
     """The same with its cache."""
+    extractive: Answerer
+    """Answers without a language model."""
     answerer: Answerer
+    """The configured one."""
     submit: Submit
     work: Work
     forget: Forget
@@ -98,6 +101,7 @@ async def open_runtime(
     Unsupported or one of its children when this machine or the configuration lacks something,
     Unavailable when a server is away.
     """
+    from ragcore.adapters.models.extractive import ExtractiveAnswerer
     from ragcore.adapters.postgres.cache import PostgresEmbeddingCache
     from ragcore.adapters.postgres.catalog import PostgresCatalog
     from ragcore.adapters.postgres.chunks import PostgresChunks
@@ -138,6 +142,7 @@ async def open_runtime(
             max_tokens=max_tokens,
             tokenizer=tokenizer,
         )
+        extractive = ExtractiveAnswerer(embedding)
         fingerprint = pipeline_fingerprint(f"{converter.fingerprint}|{chunker}", model.spec)
         yield Runtime(
             settings=settings,
@@ -150,7 +155,8 @@ async def open_runtime(
             converter=converter,
             model=model,
             embedder=embedding,
-            answerer=_answerer(embedding),
+            extractive=extractive,
+            answerer=_generator(settings, extractive),
             submit=Submit(
                 catalog=catalog,
                 blobs=blobs,
@@ -179,7 +185,9 @@ async def open_doorbell(settings: Settings) -> "AsyncIterator[RedisDoorbell]":
     try:
         from ragcore.adapters.redis.doorbell import RedisDoorbell
     except ImportError as error:
-        raise MissingExtra("install the queue with `pip install 'ragcore[worker]'`") from error
+        raise MissingExtra(
+            f"the queue can't be loaded ({error}): `pip install 'ragcore[worker]'`"
+        ) from error
     from ragcore.embedded import embedded_servers
 
     async with AsyncExitStack() as stack:
@@ -268,10 +276,23 @@ async def _blobs(settings: Settings, stack: AsyncExitStack) -> BlobStore:
     return blobs
 
 
-def _answerer(embedder: Embedder) -> Answerer:
-    from ragcore.adapters.models.extractive import ExtractiveAnswerer
+def _generator(settings: Settings, extractive: Answerer) -> Answerer:
+    """Return the configured language model's answerer, or the extractive one."""
+    generation = settings.generation
+    if generation.provider == "none":
+        return extractive
+    from ragcore.adapters.models.generated import ollama_answerer
+    from ragcore.adapters.models.tokenizers import load_counter
 
-    return ExtractiveAnswerer(embedder)
+    return ollama_answerer(
+        url=settings.ollama.url,
+        model=generation.model,
+        fallback=extractive,
+        count_tokens=load_counter("bytes"),  # no tokenizer of the model's is to be had
+        context_tokens=generation.context_tokens,
+        answer_tokens=generation.answer_tokens,
+        timeout_seconds=generation.timeout_seconds,
+    )
 
 
 def _work_directory(settings: Settings) -> Path:
@@ -294,9 +315,7 @@ async def as_embedder(model: "Embedder | BaseEmbedding", settings: Settings) -> 
     Raises ModelUnavailable or Rejected when the model can't embed a word.
     """
     if hasattr(model, "embed_documents"):
-        embedder: Embedder = model
-        return embedder
+        return cast("Embedder", model)
     from ragcore.adapters.models.llama import LlamaIndexEmbedder
 
-    limit = settings.embedding.max_tokens
-    return await LlamaIndexEmbedder.open(model, **({} if limit is None else {"max_tokens": limit}))
+    return await LlamaIndexEmbedder.open(model, max_tokens=settings.embedding.max_tokens or 512)
