@@ -248,7 +248,12 @@ class Rag:
         own best sentences. Raises as `search` does.
         """
         engine = self.query_engine(
-            collection=collection, top_k=top_k, mode=mode, filters=filters, explain=explain
+            collection=collection,
+            top_k=top_k,
+            mode=mode,
+            filters=filters,
+            explain=explain,
+            generate=generate,
         )
         return await engine.ask(question)
 
@@ -284,14 +289,20 @@ class Rag:
         filters: "Filters | MetadataFilters | None" = None,
         explain: bool = False,
         node_postprocessors: "Sequence[BaseNodePostprocessor]" = (),
+        generate: bool = True,
     ) -> "RagQueryEngine":
-        """Return the LlamaIndex query engine that `ask` runs through."""
+        """Return the LlamaIndex query engine that `ask` runs through.
+
+        `generate` False never calls a language model.
+        """
         from ragcore.llamaindex.query_engine import AnswererSynthesizer, RagQueryEngine
 
         retriever = self.retriever(
             collection=collection, top_k=top_k, mode=mode, filters=filters, explain=explain
         )
-        answerer = self._anywhere.part(lambda runtime: runtime.answerer)
+        answerer = self._anywhere.part(
+            lambda runtime: runtime.answerer if generate else runtime.extractive
+        )
         return RagQueryEngine(retriever, AnswererSynthesizer(answerer), node_postprocessors)
 
     def vector_store(self, *, collection: str | None = None) -> "RagVectorStore":

@@ -282,13 +282,11 @@ def _generator(settings: Settings, extractive: Answerer) -> Answerer:
     if generation.provider == "none":
         return extractive
     from ragcore.adapters.models.generated import ollama_answerer
-    from ragcore.adapters.models.tokenizers import load_counter
 
     return ollama_answerer(
         url=settings.ollama.url,
         model=generation.model,
         fallback=extractive,
-        count_tokens=load_counter("bytes"),  # no tokenizer of the model's is to be had
         context_tokens=generation.context_tokens,
         answer_tokens=generation.answer_tokens,
         timeout_seconds=generation.timeout_seconds,

@@ -112,6 +112,20 @@ class OllamaSettings(_Group):
     url: str = Field(default="http://127.0.0.1:11434", description="Base address.")
 
 
+class GenerationSettings(_Group):
+    """The language model that words answers; without one they quote the passages."""
+
+    provider: Literal["none", "ollama"] = Field(
+        default="none", description="`none`: the best sentences of the passages themselves."
+    )
+    model: str = Field(default="llama3.2", description="Model name at the provider.")
+    context_tokens: int = Field(
+        default=8192, ge=1024, description="Context of the model, prompt and answer together."
+    )
+    answer_tokens: int = Field(default=1024, ge=64, description="Longest answer, in tokens.")
+    timeout_seconds: float = Field(default=120.0, gt=0, description="Limit of one answer.")
+
+
 class LangfuseSettings(_Group):
     """Where traces of questions go; none are made until the secret key is set."""
 
@@ -172,6 +186,7 @@ class Settings(BaseSettings):
     chunking: ChunkingSettings = ChunkingSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
     ollama: OllamaSettings = OllamaSettings()
+    generation: GenerationSettings = GenerationSettings()
     langfuse: LangfuseSettings = LangfuseSettings()
     search: SearchSettings = SearchSettings()
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -86,7 +87,7 @@ class S3Blobs:
     async def delete_prefix(self, prefix: str) -> int:
         keys = [key async for key, _ in self.list(prefix)]
         for key in keys:  # one by one: not every S3 server knows the bulk call
-            await self._call(key, lambda key=key: self._client.remove_object(self._bucket, key))
+            await self._call(key, partial(self._client.remove_object, self._bucket, key))
         return len(keys)
 
     async def list(self, prefix: str = "") -> AsyncIterator[tuple[str, float]]:
