@@ -391,9 +391,10 @@ async def test_each_mode_honours_node_and_document_ids_and_filters(
 
     assert await ids() == {"nine", "dogs", "snow"}
     assert await ids(node_ids=["dogs", "snow", "absent"]) == {"dogs", "snow"}
-    assert await ids(node_ids=[]) == set()
+    assert await ids(node_ids=["absent"]) == set()
     assert await ids(doc_ids=["times"]) == {"nine", "snow"}
-    assert await ids(doc_ids=[]) == set()
+    assert await ids(doc_ids=["absent"]) == set()
+    assert await ids(doc_ids=[], node_ids=[]) == {"nine", "dogs", "snow"}
     assert await ids(doc_ids=["times"], node_ids=["dogs", "snow"]) == {"snow"}
     late = only(MetadataFilter(key="page", value=2, operator=FilterOperator.GTE))
     assert await ids(filters=late) == {"dogs", "snow"}

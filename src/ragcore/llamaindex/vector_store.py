@@ -206,7 +206,8 @@ def _node(stored: StoredNode) -> BaseNode:
 
 
 async def _query(store: PostgresNodes, query: VectorStoreQuery) -> VectorStoreQueryResult:
-    filters = of_documents(filter_of(query.filters), query.doc_ids)
+    # An index over this store passes empty lists for "any".
+    filters = of_documents(filter_of(query.filters), query.doc_ids or None)
     match query.mode:
         case VectorStoreQueryMode.DEFAULT:
             scores = await _by_cosine(store, query, filters, query.similarity_top_k)
@@ -231,7 +232,7 @@ async def _by_cosine(
         vector=_vector(query),
         text=None,
         filters=filters,
-        node_ids=query.node_ids,
+        node_ids=query.node_ids or None,
         vector_limit=limit,
         keyword_limit=0,
     )
@@ -304,7 +305,7 @@ async def _candidates(
         vector=vector,
         text=query.query_str,
         filters=filters,
-        node_ids=query.node_ids,
+        node_ids=query.node_ids or None,
         vector_limit=vector_limit,
         keyword_limit=keyword_limit,
     )
