@@ -6,6 +6,7 @@ nothing is answered: where a collection does not hold the answer, 96 % of XQuAD'
 declined and 3 % of the others (benchmarks/answers.py).
 """
 
+import asyncio
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -107,9 +108,13 @@ class ExtractiveAnswerer:
 
     name = "extractive"
 
-    def __init__(self, embedder: Embedder) -> None:
-        """Give it the bare model: sentences are not worth a place in the embedding cache."""
+    def __init__(self, embedder: Embedder, *, questions: Embedder | None = None) -> None:
+        """Give it the bare model: sentences are not worth a place in the embedding cache.
+
+        `questions` embeds the questions, where something remembers what search has embedded.
+        """
         self._embedder = embedder
+        self._questions = questions or embedder
 
     async def answer(
         self, question: str, passages: Sequence[Passage], *, query_vector: Vector | None = None
@@ -120,7 +125,7 @@ class ExtractiveAnswerer:
         long as embedding fifteen sentences does. Raises ModelUnavailable.
         """
         started = perf_counter()
-        language = detect(question)
+        language = await asyncio.to_thread(detect, question)
         judged = await self._judge(question, language, passages, query_vector)
         reason = _no_answer_reason(judged, passages)
         if reason is None:
@@ -144,16 +149,11 @@ class ExtractiveAnswerer:
         query_vector: Vector | None,
     ) -> list[_Judged]:
         """Return the sentences of the first passages with their values, best first."""
-        asked = roots(question)
-        sentences = list(_sentences(passages[:_PASSAGES]))
-        words = _shares(asked, [roots(_in_context(sentence)) for sentence in sentences])
-        kept = sorted(
-            zip(sentences, words, strict=True), key=lambda pair: (-pair[1], pair[0].rank)
-        )[:_MOST_JUDGED]
+        kept = await asyncio.to_thread(_worth_judging, question, passages[:_PASSAGES])
         if not kept:
             return []
         if query_vector is None:
-            query_vector = await self._embedder.embed_query(question)
+            query_vector = await self._questions.embed_query(question)
         vectors = await self._embedder.embed_documents(
             [_in_context(sentence) for sentence, _ in kept]
         )
@@ -173,6 +173,14 @@ class ExtractiveAnswerer:
 def declined_text(reason: NoAnswerReason, language: str | None) -> str:
     """Return the sentence that declines, in Russian for Russian questions, else in English."""
     return _DECLINED.get(language or "en", _DECLINED["en"])[reason]
+
+
+def _worth_judging(question: str, passages: Sequence[Passage]) -> list[tuple[_Sentence, float]]:
+    """Return the sentences with the share of the question's words they hold; most of them first."""
+    sentences = _sentences(passages)
+    shares = _shares(roots(question), [roots(_in_context(sentence)) for sentence in sentences])
+    pairs = zip(sentences, shares, strict=True)
+    return sorted(pairs, key=lambda pair: (-pair[1], pair[0].rank))[:_MOST_JUDGED]
 
 
 def _sentences(passages: Sequence[Passage]) -> list[_Sentence]:
