@@ -142,7 +142,7 @@ async def open_runtime(
             max_tokens=max_tokens,
             tokenizer=tokenizer,
         )
-        extractive = ExtractiveAnswerer(embedding)
+        extractive = ExtractiveAnswerer(model, questions=embedding)
         fingerprint = pipeline_fingerprint(f"{converter.fingerprint}|{chunker}", model.spec)
         yield Runtime(
             settings=settings,
@@ -167,7 +167,12 @@ async def open_runtime(
             work=Work(catalog=catalog, ingest=ingest, owner=_owner()),
             forget=Forget(catalog=catalog, collections=collections, blobs=blobs),
             sweep_orphans=SweepOrphans(catalog=catalog, blobs=blobs),
-            search=Search(chunks=chunks, embedder=embedding, candidates=settings.search.candidates),
+            search=Search(
+                chunks=chunks,
+                embedder=embedding,
+                candidates=settings.search.candidates,
+                merge_neighbours=settings.search.merge_neighbours,
+            ),
             chunker=chunker,
         )
 
