@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ragcore.llamaindex.embedding import RagEmbedding, as_llama_embedding
+    from ragcore.llamaindex.postprocessors import JoinNeighbours
     from ragcore.llamaindex.query_engine import AnswererSynthesizer, RagQueryEngine, answer_of
     from ragcore.llamaindex.retriever import RagRetriever, search_results
     from ragcore.llamaindex.supabase import supabase_vector_store
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AnswererSynthesizer",
+    "JoinNeighbours",
     "RagEmbedding",
     "RagQueryEngine",
     "RagRetriever",
@@ -27,6 +29,7 @@ __all__ = [
 
 _MODULES = {
     "AnswererSynthesizer": "query_engine",
+    "JoinNeighbours": "postprocessors",
     "RagEmbedding": "embedding",
     "RagQueryEngine": "query_engine",
     "RagRetriever": "retriever",
