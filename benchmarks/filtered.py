@@ -58,11 +58,15 @@ async def main() -> None:
 
 
 async def _provide(pool: Pool, name: str, count: int) -> None:
-    await PostgresCollections(pool).open(name, embedding=SPEC, chunker="none")
+    collections = PostgresCollections(pool)
+    await collections.open(name, embedding=SPEC, chunker="none")
     async with pool.connection() as connection:
-        await connection.set_autocommit(True)
         if await held(connection, name) == count:
             return
+    await collections.delete(name)  # a run before was interrupted
+    await collections.open(name, embedding=SPEC, chunker="none")
+    async with pool.connection() as connection:
+        await connection.set_autocommit(True)
         chunks = [corpus.one(f"c{n}", f"chunk {n}") for n in range(count)]
         vectors = corpus.unit_vectors(count, seed=2)
         await fill(connection, name, chunks, vectors, chunks_per_document=10)

@@ -60,11 +60,15 @@ def _arguments() -> argparse.Namespace:
 
 async def _provide(pool: Pool, name: str, count: int) -> None:
     """Fill the collection, unless a run before has done so."""
-    await PostgresCollections(pool).open(name, embedding=SPEC, chunker="none")
+    collections = PostgresCollections(pool)
+    await collections.open(name, embedding=SPEC, chunker="none")
     async with pool.connection() as connection:
-        await connection.set_autocommit(True)
         if await held(connection, name) == count:
             return
+    await collections.delete(name)  # a run before was interrupted
+    await collections.open(name, embedding=SPEC, chunker="none")
+    async with pool.connection() as connection:
+        await connection.set_autocommit(True)
         abstracts = [corpus.one(f"npl-{n}", t) for n, t in corpus.npl_documents().items()]
         english = [s for s in corpus.sentences() if not corpus.is_russian(s)]
         chunks = [*abstracts, *corpus.chunks(count - len(abstracts), english, seed=1)]
