@@ -17,7 +17,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ragcore.adapters.docling import chunker, counters, encodings, formats, guards, office, reading
+from ragcore.adapters.docling import (
+    chunker,
+    counters,
+    encodings,
+    formats,
+    guards,
+    office,
+    plain,
+    reading,
+)
 from ragcore.adapters.docling.formats import SourceFormat
 from ragcore.adapters.docling.options import ConversionOptions
 from ragcore.errors import NoTextFound
@@ -31,8 +40,12 @@ Tell = Callable[[Stage, float], None]
 
 
 def preload() -> None:
-    """Import what every file needs, so that a waiting child is warm."""
+    """Import and load what every file needs, so that a waiting child is warm."""
     import docling.document_converter  # noqa: F401
+
+    document = plain.document_of_text("A line of text to warm up with.", name="warm-up")
+    chunker.to_markdown(document)
+    chunker.chunk_document(document, max_tokens=256, count_tokens=counters.bound)
 
 
 def convert(
