@@ -126,18 +126,23 @@ class Search:
         Passages in the question's own language crowd out the others: a model puts unrelated text
         in the same language above a good match in another one. So those get places of their own.
         """
-        found = await self._ask(collection, asked, asked.filters)
+        text = None if asked.mode == "vector" else asked.text
+        found = await self._ask(collection, asked, text=text, filters=asked.filters)
         if asked.mode != "hybrid" or not _hides_languages(found, asked):
             return found
         foreign = Condition(field="language", operator="ne", value=asked.language)
         parts = (foreign,) if asked.filters is None else (foreign, asked.filters)
-        return _united(found, await self._ask(collection, asked, AllOf(parts)))
+        # Without the keyword leg: what it has to say across languages, names, it has said above.
+        hidden = await self._ask(collection, asked, text=None, filters=AllOf(parts))
+        return _united(found, hidden)
 
-    async def _ask(self, collection: str, asked: _Question, filters: Filter | None) -> Candidates:
+    async def _ask(
+        self, collection: str, asked: _Question, *, text: str | None, filters: Filter | None
+    ) -> Candidates:
         return await self.chunks.candidates(
             collection,
             vector=asked.vector,
-            text=None if asked.mode == "vector" else asked.text,
+            text=text,
             filters=filters,
             vector_limit=asked.limit,
             keyword_limit=asked.limit,
