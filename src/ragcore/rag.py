@@ -204,6 +204,8 @@ class Rag:
             filename=filename,
             password=password,
             converter=runtime.converter,
+            tokenizer=runtime.work.ingest.tokenizer,
+            max_tokens=runtime.work.ingest.max_tokens,
         )
 
     # --- questions -------------------------------------------------------------------------
@@ -547,10 +549,14 @@ async def convert(
     filename: str | None = None,
     password: str | None = None,
     converter: Converter | None = None,
+    tokenizer: str = "bundled",
+    max_tokens: int | None = None,
 ) -> Conversion:
-    """Read one file without any database. Raises UnsupportedFormat, ConversionError …"""
+    """Read one file without any database. Raises UnsupportedFormat, ConversionError …
+
+    Its chunks are counted in the bundled model's tokens, unless another counter is named.
+    """
     reader = converter or open_converter(settings)
-    tokenizer = "bundled" if settings.embedding.provider == "bundled" else "bytes"
     with tempfile.TemporaryDirectory(prefix="ragcore-convert-") as directory:
         path = Path(directory, "original")
         if isinstance(source, bytes):
@@ -562,7 +568,7 @@ async def convert(
             filename=filename,
             mime_type=None,
             directory=Path(directory),
-            max_tokens=settings.chunking.max_tokens,
+            max_tokens=max_tokens or settings.chunking.max_tokens,
             tokenizer=tokenizer,
             seed=filename or "",
             password=password,

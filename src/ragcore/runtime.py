@@ -20,7 +20,7 @@ from ragcore.flows.ingest import Ingest
 from ragcore.flows.search import Search
 from ragcore.flows.submit import Submit
 from ragcore.flows.work import Work
-from ragcore.model import Collection
+from ragcore.model import Collection, EmbeddingSpec
 from ragcore.ports import (
     Answerer,
     BlobStore,
@@ -128,8 +128,8 @@ async def open_runtime(
         )
         converter = open_converter(settings)
         stack.push_async_callback(converter.aclose)
-        max_tokens = min(settings.chunking.max_tokens, model.spec.max_tokens)
         tokenizer = tokenizer_name(model)
+        max_tokens = longest_chunk(settings, model.spec, tokenizer)
         chunker = f"hybrid-1:{max_tokens}:{tokenizer.partition(':')[0]}"
         ingest = Ingest(
             catalog=catalog,
@@ -156,7 +156,7 @@ async def open_runtime(
             model=model,
             embedder=embedding,
             extractive=extractive,
-            answerer=_generator(settings, extractive),
+            answerer=_generator(settings, extractive, stack),
             submit=Submit(
                 catalog=catalog,
                 blobs=blobs,
@@ -245,6 +245,15 @@ def tokenizer_name(embedder: Embedder) -> str:
     return name
 
 
+def longest_chunk(settings: Settings, spec: EmbeddingSpec, tokenizer: str) -> int:
+    """Return the limit of a chunk, in the units of its counter, which the model can read.
+
+    Counted in bytes a chunk may be longer: a token of Russian or English takes four or more.
+    """
+    bytes_per_token = 4 if tokenizer == "bytes" else 1
+    return min(settings.chunking.max_tokens * bytes_per_token, spec.max_tokens)
+
+
 async def _trace(settings: Settings, stack: AsyncExitStack) -> None:
     langfuse = settings.langfuse
     if langfuse.secret_key is None:
@@ -281,14 +290,14 @@ async def _blobs(settings: Settings, stack: AsyncExitStack) -> BlobStore:
     return blobs
 
 
-def _generator(settings: Settings, extractive: Answerer) -> Answerer:
+def _generator(settings: Settings, extractive: Answerer, stack: AsyncExitStack) -> Answerer:
     """Return the configured language model's answerer, or the extractive one."""
     generation = settings.generation
     if generation.provider == "none":
         return extractive
     from ragcore.adapters.models.generated import ollama_answerer
 
-    return ollama_answerer(
+    answerer = ollama_answerer(
         url=settings.ollama.url,
         model=generation.model,
         fallback=extractive,
@@ -296,6 +305,8 @@ def _generator(settings: Settings, extractive: Answerer) -> Answerer:
         answer_tokens=generation.answer_tokens,
         timeout_seconds=generation.timeout_seconds,
     )
+    stack.push_async_callback(answerer.aclose)
+    return answerer
 
 
 def _work_directory(settings: Settings) -> Path:

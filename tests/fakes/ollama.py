@@ -51,7 +51,9 @@ class FakeOllama:
         self.models = models or (FakeModel("nomic-embed-text-v2-moe:latest"),)
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.failures: deque[Reply] = deque()
-        """What the next calls of `/api/embed` get, in order, before it works again."""
+        """What the next embeddings and chats get, in order, before it works again."""
+        self.chats: deque[str] = deque()
+        """What the next calls of `/api/chat` answer, in order; the words are the test's."""
         self.poison: str | None = None
         """Texts that hold it end in the error of a vector that is not a number."""
         self.most_at_once = 0
@@ -101,6 +103,7 @@ class FakeOllama:
 
     def _routes(self) -> dict[str, Callable[[dict[str, Any]], Reply]]:
         return {
+            "/api/chat": self._chat,
             "/api/embed": self._embed,
             "/api/show": self._show,
             "/api/tags": self._tags,
@@ -112,11 +115,34 @@ class FakeOllama:
         found = [m for m in self.models if wanted in (m.name, m.name.removesuffix(":latest"))]
         return found[0] if found else None
 
-    def _embed(self, body: dict[str, Any]) -> Reply:
+    def _failure(self) -> Reply | None:
         with self._lock:
             failure = self.failures.popleft() if self.failures else None
         if failure is not None:
             time.sleep(failure.wait_seconds)
+        return failure
+
+    def _chat(self, body: dict[str, Any]) -> Reply:
+        if (failure := self._failure()) is not None:
+            return failure
+        model = self._model(body)
+        if model is None:
+            return _not_found(body)
+        with self._lock:
+            message = {"role": "assistant", "content": self.chats.popleft()}
+        reply = {
+            "model": model.name,
+            "created_at": "2026-01-01T00:00:00Z",
+            "message": message,
+            "done": True,
+            "done_reason": "stop",
+            "prompt_eval_count": 100,
+            "eval_count": 20,
+        }
+        return Reply(200, reply)
+
+    def _embed(self, body: dict[str, Any]) -> Reply:
+        if (failure := self._failure()) is not None:
             return failure
         model = self._model(body)
         if model is None:

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
@@ -36,13 +36,18 @@ class GeneratedAnswerer:
         fallback: Answerer,
         count_tokens: Callable[[str], int],
         max_prompt_tokens: int,
+        close: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
-        """`count_tokens` must not count less than the model does; the prompt is cut to fit."""
+        """`count_tokens` must not count less than the model does; the prompt is cut to fit.
+
+        `close` closes what the model holds open, where its owner is not the caller.
+        """
         self.name = name
         self._llm = llm
         self._fallback = fallback
         self._count_tokens = count_tokens
         self._max_prompt_tokens = max_prompt_tokens
+        self._close = close
 
     async def answer(
         self, question: str, passages: Sequence[Passage], *, query_vector: Vector | None = None
@@ -80,6 +85,11 @@ class GeneratedAnswerer:
                            for marker in checked.removed),
         )  # fmt: skip
 
+    async def aclose(self) -> None:
+        """Close the connections to the model. Safe to repeat."""
+        if self._close is not None:
+            await self._close()
+
     async def _chat(self, prompt: Prompt) -> "ChatResponse":
         from httpx import HTTPError
         from llama_index.core.llms import ChatMessage
@@ -113,8 +123,10 @@ def ollama_answerer(
     """
     try:
         from llama_index.llms.ollama import Ollama
+        from ollama import AsyncClient
     except ImportError as error:
         raise MissingExtra("answers by Ollama need `pip install 'ragcore[ollama]'`") from error
+    client = AsyncClient(host=url, timeout=timeout_seconds)
     llm = Ollama(
         model=model,
         base_url=url,
@@ -122,6 +134,7 @@ def ollama_answerer(
         context_window=context_tokens,
         temperature=0.0,
         additional_kwargs={"num_predict": answer_tokens},
+        async_client=client,
     )
     return GeneratedAnswerer(
         llm,
@@ -129,6 +142,7 @@ def ollama_answerer(
         fallback=fallback,
         count_tokens=_estimated_tokens,
         max_prompt_tokens=context_tokens - answer_tokens,
+        close=client.close,
     )
 
 
