@@ -19,7 +19,7 @@ from typing import Protocol
 
 from ragcore.embedded import machine, postgres, valkey
 from ragcore.embedded.children import Process
-from ragcore.embedded.run_directory import Lock, RunDirectory
+from ragcore.embedded.run_directory import RunDirectory
 from ragcore.errors import RagError, StoreUnavailable, Unavailable
 
 _POLL_SECONDS = 0.2
@@ -67,13 +67,14 @@ def main() -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s supervisor: %(message)s")
     run.clear()
     try:
-        Supervisor(_server(arguments, run), run, arguments.grace_seconds).supervise(lock)
+        Supervisor(_server(arguments, run), run, arguments.grace_seconds).supervise()
     except RagError as error:
         _log.error("%s", error)
         run.write_failure(error)
     except Exception as error:  # noqa: BLE001 - the edge: nobody above would report it
         _log.exception("the supervisor failed")
         run.write_failure(StoreUnavailable(f"{arguments.server} could not be started: {error!r}"))
+    lock.release()  # before the users' lock, which the kernel takes: they must find no supervisor
     return 0
 
 
@@ -113,44 +114,39 @@ class Supervisor:
         self._told_to_stop = False
         self._process: Process | None = None
 
-    def supervise(self, lock: Lock) -> None:
-        """Serve until the last user is gone, then stop the server and let go of `lock`.
+    def supervise(self) -> None:
+        """Serve until the last user is gone, then stop the server; the users' lock stays held.
 
         Raises what kept the server from starting the first time.
         """
         for signal_number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(signal_number, self._on_signal)
-        users: Lock | None = None
         try:
             self._server.prepare()
             self._start_first()
-            while (users := self._closing()) is None and not self._told_to_stop:
+            while not self._told_to_stop and self._is_used():
                 if self._has_ended():
                     self._start_again()
                 time.sleep(_POLL_SECONDS)
         finally:
             self._stop()
-            # In this order: whoever gets `users` next must find no supervisor.
-            lock.release()
-            if users:
-                users.release()
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         self._told_to_stop = True
 
-    def _closing(self) -> Lock | None:
-        """Return the users' lock once nobody has held it for the grace period.
+    def _is_used(self) -> bool:
+        """False once nobody has held the users' lock for the grace period.
 
-        From then on a new user waits for it, and starts a supervisor of its own afterwards.
+        It is ours then: a new user waits for it, and starts a supervisor of its own afterwards.
         """
         lock = self._run.try_lock("users")
         if lock is None:
             self._last_used = time.monotonic()
-            return None
+            return True
         if time.monotonic() - self._last_used >= self._grace_seconds:
-            return lock
+            return False
         lock.release()
-        return None
+        return True
 
     def _start_first(self) -> None:
         for attempt in range(1, _START_ATTEMPTS + 1):
@@ -159,7 +155,7 @@ class Supervisor:
                 return
             except Unavailable as error:
                 _log.warning("attempt %d: %s", attempt, error)
-                if attempt == _START_ATTEMPTS:
+                if attempt == _START_ATTEMPTS or self._told_to_stop:
                     raise
             time.sleep(0.1 * 2**attempt)
 
@@ -179,7 +175,11 @@ class Supervisor:
         port = machine.free_port(self._run.remembered_port())
         started = time.monotonic()
         self._process = self._launch(port)
-        self._wait_until_ready(self._process, port)
+        try:
+            self._wait_until_ready(self._process, port)
+        except Unavailable:
+            self._stop()
+            raise
         self._run.remember_port(port)
         self._run.write_state(
             {
@@ -229,6 +229,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         """Stop the server in order; the kernel's way only when it does not end."""
+        self._run.clear()
         if self._process is None or self._process.poll() is not None:
             return
         self._server.stop(self._process)
@@ -238,7 +239,6 @@ class Supervisor:
             _log.error("%s did not stop in %.0f s: killed", self._server.name, _STOP_SECONDS)
             self._process.kill()
             self._process.wait()
-        self._run.clear()
         _log.info("%s stopped", self._server.name)
 
 
