@@ -55,7 +55,7 @@ cat <<'TXT'
 
 == What to try next (commands live in .venv/bin; `source .venv/bin/activate` shortens them)
 
-  ragcore ask "How much does a dog ticket cost?" --collection demo
+  ragcore ask "How much does a book of ten tickets cost?" --collection demo
   ragcore search "battery" --collection demo --explain
   ragcore ask "When does boarding close for cars?" --collection demo --json
   ragcore ingest YOUR-FILES
