@@ -21,6 +21,9 @@ RENEW_EVERY = timedelta(seconds=2)
 BACKOFF = tuple(timedelta(seconds=s) for s in (1, 5, 30, 120, 600))
 """Waits before the second, third … attempt at a job whose failure may pass; then it fails."""
 
+MOST_ATTEMPTS = 10
+"""More than the waits allow: a job that comes again after so many takes its workers down."""
+
 
 @dataclass(slots=True)
 class _Progress:
@@ -53,7 +56,10 @@ class Work:
         lease = await self.catalog.claim(owner=self.owner, lease=self.lease, job_id=job_id)
         if lease is None:
             return None
-        await self._run(lease, on_progress)
+        if lease.job.attempts > MOST_ATTEMPTS:
+            await self._fail(lease, _poisonous(lease.job))
+        else:
+            await self._run(lease, on_progress)
         return await self.catalog.job(lease.job.job_id)
 
     async def _run(self, lease: Lease, on_progress: Callable[[Job], None] | None) -> None:
@@ -134,6 +140,15 @@ class Work:
             except RagError as error:
                 # PostgreSQL may be back before the lease runs out; the fence decides in the end.
                 log.warning("lease of job %s not renewed: %s", lease.job.job_id, error)
+
+
+def _poisonous(job: Job) -> JobFailure:
+    log.error("job %s is given up: its workers died or were stopped", job.job_id)
+    detail = (
+        f"given up after {job.attempts - 1} attempts that ended with their worker; "
+        "see the worker's log before you submit the document again"
+    )
+    return JobFailure("internal", detail, retryable=False)
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
