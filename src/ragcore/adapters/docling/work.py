@@ -58,13 +58,7 @@ def convert(
         started = time.perf_counter()
         tell("converting", 0.0)
         source = _prepare(request, options, scratch)
-        result = reading.read(
-            source.path,
-            format=source.format,
-            options=_reading_options(request, options),
-            filename=request.filename,
-            progress=lambda share: tell("converting", share),
-        )
+        result = _read(source, request, options, scratch, tell)
         read = time.perf_counter()
         tell("chunking", 0.0)
         markdown = chunker.to_markdown(result.document)
@@ -110,7 +104,6 @@ class _Source:
     """Of the file as it came."""
     encoding: str | None = None
     replaced: int = 0
-    warnings: tuple[str, ...] = ()
 
 
 def _prepare(request: ConversionRequest, options: ConversionOptions, scratch: Path) -> _Source:
@@ -119,10 +112,6 @@ def _prepare(request: ConversionRequest, options: ConversionOptions, scratch: Pa
         return _prepare_text(request, scratch)
     guards.check_binary(request.path, source_format, options, password=request.password)
     mime_type = formats.mime_type_of(request.path, source_format)
-    if source_format.needs_office:
-        newer, path = office.modernise(request.path, source_format, scratch)
-        guards.check_binary(path, newer, options, password=None)
-        return _Source(path, newer, mime_type, warnings=(office.WARNING,))
     return _Source(request.path, source_format, mime_type)
 
 
@@ -142,16 +131,32 @@ def _prepare_text(request: ConversionRequest, scratch: Path) -> _Source:
     return _Source(path, source_format, source_format.mime_type, decoded.encoding, decoded.replaced)
 
 
-def _reading_options(
-    request: ConversionRequest, options: ConversionOptions
-) -> reading.ReadingOptions:
-    return reading.ReadingOptions(
+# --- Docling -------------------------------------------------------------------------------
+
+
+def _read(
+    source: _Source,
+    request: ConversionRequest,
+    options: ConversionOptions,
+    scratch: Path,
+    tell: Tell,
+) -> reading.Reading:
+    how = reading.ReadingOptions(
         pdf_profile=options.pdf_profile,
         ocr=options.ocr,
         ocr_languages=options.ocr_languages,
         window_pages=options.window_pages,
         password=request.password,
         artifacts_path=options.artifacts,
+    )
+    if source.format.needs_office:
+        return office.read(source.path, source.format, options=how, scratch=scratch)
+    return reading.read(
+        source.path,
+        format=source.format,
+        options=how,
+        filename=request.filename,
+        progress=lambda share: tell("converting", share),
     )
 
 
@@ -214,7 +219,7 @@ def _report(source: _Source, result: reading.Reading, chunks: Sequence[Chunk]) -
         ocr_confidence=result.ocr_confidence,
         replaced_characters=source.replaced + result.replaced_characters,
         characters=sum(len(chunk.text) for chunk in chunks),
-        warnings=source.warnings + result.warnings,
+        warnings=result.warnings,
     )
 
 
