@@ -41,8 +41,17 @@ def levels(texts: Sequence[str], sizes: Sequence[float]) -> list[int]:
     """Return a level, 1…6, for each heading: larger letters first, then shallower numbering."""
     grouped = _size_groups(sizes)
     keys = [(grouped[size], numbering_depth(text)) for text, size in zip(texts, sizes, strict=True)]
+    if texts and _is_title_of_numbered(texts, keys):
+        keys[0] = (keys[0][0], 0)
     rank = {key: position for position, key in enumerate(sorted(set(keys)), start=1)}
     return [min(rank[key], DEEPEST_LEVEL) for key in keys]
+
+
+def _is_title_of_numbered(texts: Sequence[str], keys: Sequence[tuple[int, int]]) -> bool:
+    """Tell whether the first heading stands above numbered ones that are set like it."""
+    is_numbered = [bool(_NUMBER.match(text)) for text in texts]
+    alike = [number for number, key in zip(is_numbered, keys, strict=True) if key[0] == keys[0][0]]
+    return not alike[0] and len(alike) > 1 and all(alike[1:])
 
 
 _NUMBER = re.compile(r"\s*(\d+(?:\.\d+)*)\.?\s")

@@ -7,6 +7,7 @@ back to plain lines where the rules fail on a page, and reports that page.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -32,6 +33,11 @@ from docling.datamodel.pipeline_options import (
 from docling.models.base_layout_model import BaseLayoutModel
 from docling.models.base_ocr_model import BaseOcrModel
 from docling.models.base_table_model import BaseTableStructureModel
+from docling.models.postprocessing.reading_order_rb import (
+    PageElement,
+    ReadingOrderPredictor,
+    SeparatorElement,
+)
 from docling.models.stages.layout.layout_postprocessing_model import LayoutPostprocessingModel
 from docling.models.stages.page_preprocessing.page_preprocessing_model import (
     PagePreprocessingModel,
@@ -41,7 +47,16 @@ from docling.pipeline.standard_pdf_pipeline import StandardPdfPipeline
 from docling_core.types.doc import BoundingBox, DocItemLabel, Size, TableCell
 from docling_core.types.doc.page import BoundingRectangle, TextCell
 
-from ragcore.adapters.docling.rules import BULLETS, Block, Line, Span, enclosing, lay_out
+from ragcore.adapters.docling.order import reading_order
+from ragcore.adapters.docling.rules import (
+    BULLETS,
+    Block,
+    Line,
+    Span,
+    enclosing,
+    enclosing_boxes,
+    lay_out,
+)
 from ragcore.adapters.docling.tables import Cell, grid_of
 from ragcore.model import Box
 
@@ -105,7 +120,7 @@ class RulesLayout(BaseLayoutModel):
         return LayoutPrediction(clusters=clusters)
 
     def _clusters(self, page: Page) -> list[Cluster]:
-        cells = list(page.cells)
+        cells = divided_cells(page)
         size = size_of(page)
         blocks = lay_out(spans_of(cells, size.height), rulings_of(page), page_height=size.height)
         clusters = [_cluster(number, block, cells) for number, block in enumerate(blocks)]
@@ -174,6 +189,31 @@ class LayoutAfterOcr(LayoutPostprocessingModel):
         return predictions
 
 
+class BandsAndColumns(ReadingOrderPredictor):
+    """Docling's reading order with `order.py` for the order itself; captions and merges stay."""
+
+    def __init__(self) -> None:  # Docling's has no types
+        super().__init__()
+
+    def predict_reading_order(
+        self,
+        page_elements: list[PageElement],
+        page_separators: list[SeparatorElement] | None = None,
+    ) -> list[PageElement]:
+        by_page: dict[int, list[PageElement]] = defaultdict(list)
+        for element in page_elements:
+            by_page[element.page_no].append(element)
+        return [element for _, page in sorted(by_page.items()) for element in _in_order(page)]
+
+
+def _in_order(elements: Sequence[PageElement]) -> list[PageElement]:
+    height = elements[0].page_size.height
+    boxes = [_sides(element.to_top_left_origin(height)) for element in elements]
+    text = " ".join(element.text for element in elements)
+    order = reading_order(boxes, right_to_left=_is_right_to_left(text))
+    return [elements[position] for position in order]
+
+
 class FastPipeline(StandardPdfPipeline):
     """Docling's PDF pipeline with the models of this module."""
 
@@ -184,6 +224,7 @@ class FastPipeline(StandardPdfPipeline):
         super()._init_models()
         self.preprocessing_model = RenderOnDemand(PagePreprocessingOptions(images_scale=None))
         self.layout_postprocessing_model = LayoutAfterOcr(self.layout_model)
+        self.reading_order_model.ro_model = BandsAndColumns()
 
     @contextmanager
     def recognising(self, model: BaseOcrModel | None) -> Iterator[None]:
@@ -208,8 +249,8 @@ def recognising(pipeline: StandardPdfPipeline, model: BaseOcrModel | None) -> It
         pipeline.ocr_model = idle
 
 
-class TextLines(ThreadedDoclingParseDocumentBackend):
-    """Docling's PDF parser told to give lines and rulings, and neither words nor page pictures.
+class TextAndRulings(ThreadedDoclingParseDocumentBackend):
+    """Docling's PDF parser told to give text and rulings, and no picture of the page.
 
     Docling's own backend computes shapes only together with a rendered page, which takes twice the
     time of the parsing itself.
@@ -220,12 +261,12 @@ class TextLines(ThreadedDoclingParseDocumentBackend):
 
         original = backend._make_docling_parse_page_content_config
 
-        def lines_and_rulings(**wanted: Any) -> Any:
-            return original(**(wanted | {"create_words": False, "compute_shapes": True}))
+        def with_rulings(**wanted: Any) -> Any:
+            return original(**(wanted | {"compute_shapes": True}))
 
-        # The constructor builds and loads the parser in one go and offers no option for these two;
+        # The constructor builds and loads the parser in one go and offers no option for this one;
         # a child reads one document at a time, so the swap is not seen by anyone else.
-        backend._make_docling_parse_page_content_config = lines_and_rulings
+        backend._make_docling_parse_page_content_config = with_rulings
         try:
             super().__init__(in_doc, path_or_stream, options)
         finally:
@@ -259,6 +300,72 @@ def register(model: type[BaseLayoutModel]) -> None:
 
 
 # --- between Docling's values and ours -----------------------------------------------------
+
+
+def divided_cells(page: Page) -> list[TextCell]:
+    """Return the page's lines, those with wide gaps as several cells.
+
+    Docling's parser joins what stands on one baseline across gaps of more than a letter's height:
+    good for prose, and the end of a table's columns. `rules.py` joins again what is no table.
+    """
+    height = size_of(page).height
+    words = WordsByPlace(page.parsed_page.word_cells if page.parsed_page else (), height)
+    cells: list[TextCell] = []
+    for cell in page.cells:
+        parts = [] if cell.from_ocr or " " not in cell.text else words.parts_of(cell)
+        if len(parts) > 1:
+            cells.extend(
+                _with_text(cell, text, BoundingRectangle.from_bounding_box(_bounding(box)))
+                for text, box in parts
+            )
+        else:
+            cells.append(cell)
+    return cells
+
+
+class WordsByPlace:
+    """The words of a page, to be found by where they stand."""
+
+    _STEP = 8.0
+    """Height in points of the strips that the page is divided into."""
+
+    def __init__(self, words: Iterable[TextCell], page_height: float) -> None:
+        self._height = page_height
+        self._strips: dict[int, list[tuple[Box, str]]] = defaultdict(list)
+        for word in words:
+            box = _sides(word.rect.to_bounding_box().to_top_left_origin(page_height))
+            self._strips[int((box[1] + box[3]) / 2 // self._STEP)].append((box, word.text))
+
+    def parts_of(self, line: TextCell) -> list[tuple[str, Box]]:
+        """Return text and box of the parts between wide gaps; one or none: it has no such gap.
+
+        Words that don't make up the line's text exactly are not trusted to divide it.
+        """
+        area = _sides(line.rect.to_bounding_box().to_top_left_origin(self._height))
+        strips = range(int(area[1] // self._STEP), int(area[3] // self._STEP) + 1)
+        words = sorted(
+            (box, text)
+            for strip in strips
+            for box, text in self._strips.get(strip, ())
+            if area[1] <= (box[1] + box[3]) / 2 <= area[3]
+            and area[0] <= (box[0] + box[2]) / 2 <= area[2]
+        )
+        if "".join(text for _, text in words).split() != ["".join(line.text.split())]:
+            return []
+        parts: list[list[tuple[Box, str]]] = []
+        for box, text in words:
+            if parts and box[0] - parts[-1][-1][0][2] <= _WIDE_GAP * (area[3] - area[1]):
+                parts[-1].append((box, text))
+            else:
+                parts.append([(box, text)])
+        return [
+            (" ".join(text for _, text in part), enclosing_boxes([box for box, _ in part]))
+            for part in parts
+        ]
+
+
+_WIDE_GAP = 0.8
+"""Gap between words, in heights of the line, that may divide columns; a space has a quarter."""
 
 
 def spans_of(cells: Iterable[TextCell], page_height: float) -> list[Span]:
@@ -323,14 +430,7 @@ def _line_cell(line: Line, cells: Sequence[TextCell]) -> TextCell:
 
 
 def _with_text(cell: TextCell, text: str, rect: BoundingRectangle | None = None) -> TextCell:
-    return TextCell(
-        index=cell.index,
-        rect=rect or cell.rect,
-        text=text,
-        orig=text,
-        from_ocr=cell.from_ocr,
-        confidence=cell.confidence,
-    )
+    return cell.model_copy(update={"text": text, "orig": text, "rect": rect or cell.rect})
 
 
 def joined(spans: Sequence[Span]) -> str:

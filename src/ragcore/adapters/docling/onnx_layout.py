@@ -25,6 +25,7 @@ from docling.pipeline.standard_pdf_pipeline import StandardPdfPipeline
 from docling_core.types.doc import BoundingBox, DocItemLabel
 
 from ragcore.adapters.docling.layouts import (
+    BandsAndColumns,
     HeadingStyles,
     RenderOnDemand,
     page_warning,
@@ -137,6 +138,7 @@ class OnnxPipeline(StandardPdfPipeline):
         super()._init_models()
         self.preprocessing_model = RenderOnDemand(PagePreprocessingOptions(images_scale=None))
         self.layout_postprocessing_model = PostprocessedRegions()
+        self.reading_order_model.ro_model = BandsAndColumns()
 
     @contextmanager
     def recognising(self, model: BaseOcrModel | None) -> Iterator[None]:

@@ -20,7 +20,7 @@ from docling_core.types.doc import DoclingDocument, Size
 from pydantic import SecretStr
 
 from ragcore.adapters.docling.headings import drop_repeated_margins, set_levels
-from ragcore.adapters.docling.layouts import HeadingStyles, TextLines
+from ragcore.adapters.docling.layouts import HeadingStyles, TextAndRulings
 from ragcore.adapters.docling.ocr import PageOcr
 from ragcore.adapters.docling.pages import (
     PageFacts,
@@ -171,7 +171,7 @@ def _read_window(
     source = InputDocument(
         path_or_stream=path,
         format=InputFormat.PDF,
-        backend=ThreadedDoclingParseDocumentBackend if needs_pictures else TextLines,
+        backend=ThreadedDoclingParseDocumentBackend if needs_pictures else TextAndRulings,
         backend_options=ThreadedDoclingParseBackendOptions(
             parser_threads=1,
             max_concurrent_results=4,

@@ -149,7 +149,7 @@ def _convert(path: Path, format: SourceFormat, filename: str | None) -> "Convers
         format=input_format,
         filename=filename or path.name,
         backend=option.backend,
-        backend_options=option.backend_options,
+        backend_options=_backend_options(format) or option.backend_options,
     )
     if not source.valid:
         raise ConversionFailed(
@@ -165,6 +165,17 @@ def _convert(path: Path, format: SourceFormat, filename: str | None) -> "Convers
             f"{_first_error(result)}"
         )
     return result
+
+
+def _backend_options(format: SourceFormat) -> Any:
+    """Return what is wanted otherwise than by default: mails name their attachments."""
+    from docling.datamodel.backend_options import AsciiDocBackendOptions, EmailBackendOptions
+
+    if format in (SourceFormat.EML, SourceFormat.MSG):
+        return EmailBackendOptions(list_attachments=True)
+    if format is SourceFormat.ASCIIDOC:
+        return AsciiDocBackendOptions(capture_comments=False)
+    return None
 
 
 _PROSE_WORDS = 12
