@@ -26,6 +26,7 @@ from conftest import TestServer
 from ragcore import Rag
 from ragcore.errors import DocumentNotFound
 from ragcore.llamaindex import RagQueryEngine, answer_of, search_results
+from ragcore.model import Job
 from ragcore.settings import ConversionSettings, Settings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -54,12 +55,18 @@ async def opened(
             yield rag
 
 
+async def ingest(rag: Rag, document_id: str, metadata: dict[str, int] | None = None) -> Job:
+    text = DOCUMENTS[document_id]
+    return await rag.ingest_text(
+        text, document_id=document_id, metadata=metadata, filename="text.md"
+    )
+
+
 @pytest_asyncio.fixture(loop_scope="module")
 async def rag(opened: Rag) -> AsyncIterator[Rag]:
     """A collection of the three documents, and nothing else."""
-    for document_id, text in DOCUMENTS.items():
-        metadata = {"year": YEARS[document_id]}
-        await opened.ingest_text(text, document_id=document_id, metadata=metadata)
+    for document_id, year in YEARS.items():
+        await ingest(opened, document_id, {"year": year})
     yield opened
     await opened.vector_store().aclear()
 
@@ -205,7 +212,7 @@ async def test_deleting_an_ingested_document_leaves_nothing_to_skip_later(rag: R
     await rag.vector_store().adelete("fares")
     with pytest.raises(DocumentNotFound):
         await rag.document("fares")
-    job = await rag.ingest_text(DOCUMENTS["fares"], document_id="fares")
+    job = await ingest(rag, "fares")
     assert job.outcome == "created"
     assert (await rag.search("What does a bicycle cost?"))[0].document_id == "fares"
 
@@ -215,7 +222,7 @@ async def test_a_document_that_lost_chunks_is_rebuilt_by_the_next_ingest(rag: Ra
     (chunk,) = await rag.chunks("fares")
     await store.adelete_nodes([chunk.chunk_id])
     assert await rag.chunks("fares") == []
-    await rag.ingest_text(DOCUMENTS["fares"], document_id="fares")
+    await ingest(rag, "fares")
     assert [found.chunk_id for found in await rag.chunks("fares")] == [chunk.chunk_id]
 
 
@@ -229,7 +236,7 @@ async def test_a_node_in_place_of_a_chunk_goes_when_its_document_is_ingested_aga
     node.embedding = await rag.embed_model().aget_text_embedding(node.get_content())
     await store.async_add([node])
     assert (await rag.search("bicycles", mode="keyword"))[0].text == node.get_content()
-    await rag.ingest_text(DOCUMENTS["fares"], document_id="fares")
+    await ingest(rag, "fares")
     (found,) = await rag.search("bicycle", mode="keyword")
     assert (found.chunk_id, found.text) == (chunk.chunk_id, chunk.text)
 

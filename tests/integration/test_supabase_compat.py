@@ -66,7 +66,9 @@ async def rag(url: str, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterat
 async def ingested(rag: Rag) -> AsyncIterator[None]:
     """Two ingested documents, and nothing else."""
     for document_id, text in DOCUMENTS.items():
-        await rag.ingest_text(text, document_id=document_id, metadata={"year": 2024})
+        await rag.ingest_text(
+            text, document_id=document_id, metadata={"year": 2024}, filename="text.md"
+        )
     yield
     await rag.vector_store().aclear()
 
@@ -100,7 +102,7 @@ async def test_stock_vecs_reads_the_same_chunks(rag: Rag, collection: Any) -> No
     assert len(collection) == len(ours) >= 2
     for id_, vector, metadata in collection.fetch(ids=list(ours)):
         assert metadata["text"] == ours[id_].get_content()
-        assert metadata.get("headings", []) == ours[id_].metadata.get("headings", [])
+        assert metadata["headings"] == ours[id_].metadata["headings"]
         assert metadata["doc_id"] == ours[id_].ref_doc_id
         assert len(vector) == 384
 
@@ -123,7 +125,7 @@ async def test_the_stock_store_reads_the_same_nodes(rag: Rag, stock: Any) -> Non
         same = ours[node.node_id]
         assert node.get_content() == same.get_content()
         assert node.ref_doc_id == same.ref_doc_id
-        assert node.metadata.get("headings") == same.metadata.get("headings")
+        assert node.metadata["headings"] == same.metadata["headings"]
 
 
 async def test_the_stock_store_reads_added_nodes_as_they_were(rag: Rag, stock: Any) -> None:
