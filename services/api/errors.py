@@ -41,6 +41,7 @@ STATUS: dict[type[RagError], HTTPStatus] = {
 }
 """The nearest ancestor of an error decides."""
 
+MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = 5
 
 log = logging.getLogger(__name__)
@@ -58,9 +59,8 @@ def problems(*kinds: type[RagError]) -> dict[int | str, dict[str, Any]]:
         status = status_of(kind)
         codes = documented.get(status.value, {}).get("description", status.phrase + ":")
         documented[status.value] = {
-            "model": Problem,
             "description": f"{codes} `{kind.code}`",
-            "content": {"application/problem+json": {}},
+            "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
         }
     return documented
 
@@ -90,7 +90,7 @@ def problem(
     return JSONResponse(
         content.model_dump(),
         status_code=status.value,
-        media_type="application/problem+json",
+        media_type=MEDIA_TYPE,
         headers={"Retry-After": str(_RETRY_AFTER_SECONDS)} if retry else None,
     )
 

@@ -13,9 +13,10 @@ from fastapi import FastAPI
 from ragcore_api import errors
 from ragcore_api.guard import LoopbackOnly, RequestIds
 from ragcore_api.routes import documents, health, ingest, jobs, questions
+from ragcore_api.schemas import Problem
 
 from ragcore import __version__
-from ragcore.errors import ModelUnavailable, RagError
+from ragcore.errors import InvalidInput, ModelUnavailable, RagError
 from ragcore.rag import Rag
 from ragcore.runtime import open_doorbell
 from ragcore.settings import Settings
@@ -43,13 +44,23 @@ def main() -> None:
         sys.exit(1)
 
 
+class Api(FastAPI):
+    """FastAPI, whose OpenAPI document knows the shape of our errors."""
+
+    def openapi(self) -> dict[str, Any]:
+        document = super().openapi()
+        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        return document
+
+
 def create_app(settings: Settings) -> FastAPI:
     """Make the application; nothing is opened before it serves."""
-    app = FastAPI(
+    app = Api(
         title="ragcore",
         version=__version__,
         description="Documents in, cited answers out.",
         lifespan=_lifespan(settings),
+        responses=errors.problems(InvalidInput),  # whatever has parameters may refuse them
     )
     errors.install(app)
     app.add_middleware(LoopbackOnly)

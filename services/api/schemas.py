@@ -1,12 +1,11 @@
 """What goes over the wire: the public contract, apart from the library's own values."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, computed_field
 
-from ragcore import model
 from ragcore.model import JobStatus, NoAnswerReason, Outcome, SearchMode, Stage
 
 CollectionName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,48}$", examples=["default"])]
@@ -19,7 +18,12 @@ class _In(BaseModel):
 
 
 class _Out(BaseModel):
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(frozen=True, from_attributes=True, validate_by_name=True)
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Take a value of the library, field by field; aliases name the fields that differ."""
+        return cls.model_validate(value)
 
 
 class Problem(_Out):
@@ -62,7 +66,6 @@ class JobOut(_Out):
     collection: str
     document_id: str
     status: JobStatus
-    status_url: str
     stage: Stage | None
     progress: float
     outcome: Outcome | None
@@ -77,31 +80,10 @@ class JobOut(_Out):
     started_at: datetime | None
     finished_at: datetime | None
 
-    @classmethod
-    def of(cls, job: model.Job) -> "JobOut":
-        error = job.error and JobErrorOut(
-            code=job.error.code, detail=job.error.detail, retryable=job.error.retryable
-        )
-        return cls(
-            job_id=job.job_id,
-            collection=job.collection,
-            document_id=job.document_id,
-            status=job.status,
-            status_url=f"/jobs/{job.job_id}",
-            stage=job.stage,
-            progress=job.progress,
-            outcome=job.outcome,
-            error=error,
-            attempts=job.attempts,
-            chunks=job.chunks,
-            pages=job.pages,
-            language=job.language,
-            timings_ms=dict(job.timings_ms),
-            warnings=list(job.warnings),
-            created_at=job.created_at,
-            started_at=job.started_at,
-            finished_at=job.finished_at,
-        )
+    @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
+    @property
+    def status_url(self) -> str:
+        return f"/jobs/{self.job_id}"
 
 
 class JobsOut(_Out):
@@ -130,6 +112,20 @@ class QueryIn(SearchIn):
     generate: bool = Field(default=True, description="False: never call a language model.")
 
 
+class ExplanationOut(_Out):
+    """Why a passage stands where it stands: its rank and score in each leg, and after fusion."""
+
+    vector_rank: int | None
+    cosine: float | None
+    keyword_rank: int | None
+    bm25: float | None
+    fused_rank: int | None
+    fused_score: float | None
+    reranked_rank: int | None
+    reranked_score: float | None
+    matched: list[str]
+
+
 class PassageOut(_Out):
     chunk_id: str
     document_id: str
@@ -140,42 +136,16 @@ class PassageOut(_Out):
     uri: str | None
     headings: list[str]
     page: int | None
-    bbox: Box | None
+    bbox: Box | None = Field(validation_alias="box")
     language: str | None
     metadata: dict[str, Any]
-    explanation: model.Explanation | None
-
-    @classmethod
-    def of(cls, passage: model.Passage) -> "PassageOut":
-        return cls(
-            chunk_id=passage.chunk_id,
-            document_id=passage.document_id,
-            collection=passage.collection,
-            text=passage.text,
-            score=passage.score,
-            title=passage.title,
-            uri=passage.uri,
-            headings=list(passage.headings),
-            page=passage.page,
-            bbox=passage.box,
-            language=passage.language,
-            metadata=dict(passage.metadata),
-            explanation=passage.explanation,
-        )
+    explanation: ExplanationOut | None
 
 
 class SearchOut(_Out):
     passages: list[PassageOut]
     timings_ms: dict[str, float]
     warnings: list[str]
-
-    @classmethod
-    def of(cls, result: model.SearchResult) -> "SearchOut":
-        return cls(
-            passages=[PassageOut.of(passage) for passage in result.passages],
-            timings_ms=dict(result.timings_ms),
-            warnings=list(result.warnings),
-        )
 
 
 class CitationOut(_Out):
@@ -194,25 +164,6 @@ class CitationOut(_Out):
     score: float
     supported: bool
 
-    @classmethod
-    def of(cls, citation: model.Citation) -> "CitationOut":
-        return cls(
-            marker=citation.marker,
-            chunk_id=citation.chunk_id,
-            document_id=citation.document_id,
-            collection=citation.collection,
-            title=citation.title,
-            uri=citation.uri,
-            headings=list(citation.headings),
-            page=citation.page,
-            bbox=citation.bbox,
-            quote=citation.quote,
-            start=citation.start,
-            end=citation.end,
-            score=citation.score,
-            supported=citation.supported,
-        )
-
 
 class UsageOut(_Out):
     prompt_tokens: int
@@ -220,7 +171,7 @@ class UsageOut(_Out):
 
 
 class AnswerOut(_Out):
-    answer: str
+    answer: str = Field(validation_alias="text")
     no_answer_reason: NoAnswerReason | None
     generator: str
     citations: list[CitationOut]
@@ -229,23 +180,6 @@ class AnswerOut(_Out):
     timings_ms: dict[str, float]
     warnings: list[str]
     trace_id: str | None
-
-    @classmethod
-    def of(cls, answer: model.Answer) -> "AnswerOut":
-        return cls(
-            answer=answer.text,
-            no_answer_reason=answer.no_answer_reason,
-            generator=answer.generator,
-            citations=[CitationOut.of(citation) for citation in answer.citations],
-            passages=[PassageOut.of(passage) for passage in answer.passages],
-            usage=UsageOut(
-                prompt_tokens=answer.usage.prompt_tokens,
-                completion_tokens=answer.usage.completion_tokens,
-            ),
-            timings_ms=dict(answer.timings_ms),
-            warnings=list(answer.warnings),
-            trace_id=answer.trace_id,
-        )
 
 
 # --- documents -----------------------------------------------------------------------------
@@ -264,23 +198,6 @@ class DocumentOut(_Out):
     pages: int | None
     created_at: datetime | None
     updated_at: datetime | None
-
-    @classmethod
-    def of(cls, document: model.Document) -> "DocumentOut":
-        return cls(
-            document_id=document.document_id,
-            collection=document.collection,
-            title=document.title,
-            uri=document.uri,
-            mime_type=document.mime_type,
-            language=document.language,
-            metadata=dict(document.metadata),
-            extracted=dict(document.extracted),
-            chunks=document.chunks,
-            pages=document.pages,
-            created_at=document.created_at,
-            updated_at=document.updated_at,
-        )
 
 
 class DocumentsOut(_Out):
