@@ -104,8 +104,24 @@ def test_a_western_declaration_does_not_hide_russian() -> None:
     assert encodings.decode(RUSSIAN.encode("cp1251"), declared="iso-8859-1").text == RUSSIAN
 
 
-def test_an_unknown_declared_encoding_is_ignored() -> None:
-    assert encodings.decode(RUSSIAN.encode("cp1251"), declared="klingon").text == RUSSIAN
+@pytest.mark.parametrize("declared", ["klingon", "utf-16", "rot13", "punycode", "\x00", "utf-8"])
+def test_an_absurd_or_wrong_declaration_is_ignored(declared: str) -> None:
+    assert encodings.decode(RUSSIAN.encode("cp1251"), declared=declared).text == RUSSIAN
+
+
+def test_a_handful_of_strange_bytes_is_counted_as_damage() -> None:
+    decoded = encodings.decode(b"The harbour master \xff\xfe\xc3 records the tide.")
+    assert decoded.encoding == "utf-8"
+    assert decoded.replaced == 3
+
+
+def test_quotation_marks_survive_a_latin_1_declaration() -> None:
+    text = "“Größe”, said he – “and Öl”"
+    assert encodings.decode(text.encode("cp1252"), declared="ISO-8859-1").text == text
+
+
+def test_one_accent_is_enough_for_a_western_text() -> None:
+    assert encodings.decode("Le café du port".encode("cp1252")).text == "Le café du port"
 
 
 def test_random_bytes_are_no_text() -> None:

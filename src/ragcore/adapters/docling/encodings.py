@@ -107,12 +107,23 @@ def _single_or_multibyte(data: bytes, declared: str | None) -> str:
         return "utf-8"
     cyrillic = _cyrillic(sample)
     if declared and _decodes(data, declared) and not (cyrillic and _is_western(declared)):
-        return codecs.lookup(declared).name
-    return cyrillic or _latin(sample) or _by_charset_normalizer(sample) or "cp1252"
+        return "cp1252" if _is_western(declared) else codecs.lookup(declared).name
+    if found := cyrillic or _latin(sample):
+        return found
+    if _count_beyond_ascii(sample) < _FEW:
+        return "utf-8"  # too few to tell a language by: they count as damage
+    return _by_charset_normalizer(sample) or "cp1252"
+
+
+_FEW = 8
 
 
 def _lines_beyond_ascii(data: bytes) -> Iterable[bytes]:
     return (line for line in data.splitlines() if not line.isascii())
+
+
+def _count_beyond_ascii(sample: bytes) -> int:
+    return sum(byte > 0x7F for byte in sample)
 
 
 def _is_damaged_utf8(sample: bytes) -> bool:
@@ -127,17 +138,42 @@ def _is_damaged_utf8(sample: bytes) -> bool:
 
 
 def _decodes(data: bytes, encoding: str) -> bool:
+    """Say whether this is the name of a character set that holds ASCII and fits the data."""
+    if _codec_name(encoding) not in _BELIEVABLE:
+        return False
     try:
         data.decode(encoding)
-    except (LookupError, UnicodeError):
+    except UnicodeError:
         return False
     return True
 
 
+def _codec_name(encoding: str) -> str | None:
+    try:
+        return codecs.lookup(encoding).name
+    except (LookupError, ValueError):
+        return None
+
+
+# Python also decodes `rot13`, `punycode` or `unicode_escape`; no document is written in those.
+_BELIEVABLE = frozenset(
+    codecs.lookup(name).name
+    for name in (
+        "ascii", "utf-8", "big5", "big5hkscs", "euc-jp", "euc-kr", "gb2312", "gbk", "gb18030",
+        "iso2022-jp", "koi8-r", "koi8-u", "koi8-t", "mac-cyrillic", "mac-roman", "ptcp154",
+        "shift-jis", "tis-620", "cp437", "cp737", "cp775", "cp850", "cp852", "cp855", "cp857",
+        "cp866", "cp874", "cp932", "cp949", "cp950", *(f"cp{page}" for page in range(1250, 1259)),
+        *(f"iso8859-{part}" for part in (*range(1, 12), *range(13, 17))),
+    )
+)  # fmt: skip
+
+
 def _is_western(encoding: str) -> bool:
-    """Name the encodings that decode anything, and that much Russian text wrongly claims."""
-    name = codecs.lookup(encoding).name
-    return name in {"iso8859-1", "iso8859-15", "cp1252", "ascii", "latin_1"}
+    """Name the encodings that decode anything, and that much Russian text wrongly claims.
+
+    Where the claim stands, browsers read all of them as cp1252, which adds quotes and dashes.
+    """
+    return _codec_name(encoding) in {"iso8859-1", "iso8859-15", "cp1252", "ascii"}
 
 
 _CYRILLIC_ENCODINGS = ("cp1251", "koi8-r", "cp866", "iso8859-5", "koi8-u", "mac-cyrillic")
