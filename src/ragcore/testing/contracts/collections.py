@@ -99,9 +99,7 @@ class CollectionsContract:
             await collections.open(name, embedding=SPEC, chunker=CHUNKER)
         listed = await collections.list()
         assert {collection.name for collection, _, _ in listed} == set(names)
-        assert {counts for _, *counts in map(tuple, listed) for counts in [tuple(counts)]} == {
-            (0, 0)
-        }
+        assert {(documents, chunks) for _, documents, chunks in listed} == {(0, 0)}
 
     async def test_a_deleted_collection_is_gone_and_may_be_made_anew(
         self, collections: Collections
