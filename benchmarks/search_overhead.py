@@ -1,0 +1,85 @@
+"""What a search costs over embedding its question and running its one statement.
+
+    python benchmarks/search_overhead.py [--chunks 10000] [--questions 200]
+
+`rag.search` and the bare pair (the model, then the same SQL over one plain connection, rows fetched
+and thrown away) take turns, question by question, each question new to both. The collection is of
+real sentences with synthetic vectors.
+"""
+
+import argparse
+import asyncio
+import statistics
+import time
+from collections.abc import Awaitable, Callable
+
+from psycopg.rows import dict_row
+from pydantic import SecretStr
+
+import corpus
+from loading import database, fill
+from ragcore import Rag
+from ragcore.adapters.postgres.search import SQL, Search
+from ragcore.runtime import Runtime
+from ragcore.settings import Settings
+from rendering import articles
+
+
+async def main(chunk_count: int, question_count: int) -> None:
+    questions = [q.text for a in articles("en") for q in a.questions][: 2 * question_count]
+    async with (
+        database(None) as url,
+        Rag.open(Settings(database_url=SecretStr(url)), collection="overhead") as rag,
+    ):
+        await _fill(rag.runtime, chunk_count)
+        whole: list[float] = []
+        bare: list[float] = []
+        async with rag.runtime.pool.connection() as connection:
+
+            async def run_bare(question: str) -> None:
+                vector = await rag.runtime.model.embed_query(question)
+                search = Search(
+                    collection="overhead",
+                    vector=vector,
+                    text=question,
+                    filters=None,
+                    vector_limit=rag.runtime.settings.search.candidates,
+                    keyword_limit=rag.runtime.settings.search.candidates,
+                    exact_rows=rag.runtime.settings.search.exact_rows,
+                )
+                async with connection.pipeline(), connection.transaction():
+                    await connection.execute(SQL["settings"], search.settings())
+                    cursor = connection.cursor(row_factory=dict_row)
+                    await cursor.execute(*search.statement())
+                    await cursor.fetchall()
+
+            for one, other in zip(questions[::2], questions[1::2], strict=False):
+                whole.append(await _timed(rag.search, one))
+                bare.append(await _timed(run_bare, other))
+    for name, times in (("rag.search", whole), ("model + SQL", bare)):
+        p50, p95 = statistics.median(times), statistics.quantiles(times, n=20)[-1]
+        print(f"{name:12} p50 {p50 * 1000:6.1f} ms   p95 {p95 * 1000:6.1f} ms")
+    print(f"ratio of the medians {statistics.median(whole) / statistics.median(bare):.2f}")
+
+
+async def _fill(runtime: Runtime, count: int) -> None:
+    texts = list(corpus.chunks(count, corpus.sentences(), seed=1))
+    vectors = corpus.unit_vectors(count, seed=2)
+    async with runtime.pool.connection() as connection:
+        await connection.set_autocommit(True)
+        await fill(connection, "overhead", texts, vectors, chunks_per_document=10)
+        await connection.set_autocommit(False)
+
+
+async def _timed(call: Callable[[str], Awaitable[object]], question: str) -> float:
+    started = time.perf_counter()
+    await call(question)
+    return time.perf_counter() - started
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--chunks", type=int, default=10_000)
+    parser.add_argument("--questions", type=int, default=200)
+    given = parser.parse_args()
+    asyncio.run(main(given.chunks, given.questions))
