@@ -163,7 +163,7 @@ class _Seat:
     def kill(self) -> None:
         """End the child's work; for good."""
         self._is_closed = True
-        if (process := self._settled()) is not None:
+        if (process := self._settled()) is not None and not process.has_died:
             process.kill()
 
     async def aclose(self) -> None:

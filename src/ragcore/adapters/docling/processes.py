@@ -209,6 +209,8 @@ class ConversionProcess:
 
     def kill(self) -> None:
         """End the child and everything it started, at once. Safe to repeat."""
+        if self._is_broken:
+            return  # by now its number may be another process's
         self._is_broken = True
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
