@@ -15,7 +15,7 @@ import httpx
 import pytest
 import redis
 
-from conftest import server_directory
+from conftest import running_servers, server_directory
 from ragcore.embedded.run_directory import RunDirectory
 
 pytestmark = pytest.mark.slow
@@ -252,6 +252,13 @@ def test_every_flag_is_a_setting_too(data_dir: Path) -> None:
     told = json.loads(stack.command("down", "--json").stdout)
     assert (told["was_up"], told["still_in_use"]) == (True, [])
     wait_until(lambda: not stack.processes())
+
+
+def test_down_leaves_servers_to_others_and_says_so(data_dir: Path) -> None:
+    with running_servers(data_dir, valkey=False) as servers:
+        done = Stack(data_dir).command("down")
+        assert "for another process that uses it: postgres" in done.stderr
+        os.kill(servers.pids["postgres"], 0)
 
 
 def test_down_without_up_says_so(data_dir: Path) -> None:

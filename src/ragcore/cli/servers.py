@@ -20,8 +20,7 @@ if TYPE_CHECKING:
     from ragcore.settings import Settings
 
 _POLL_SECONDS = 0.1
-_LEAVING_SECONDS = 20.0
-"""How long `down` waits for servers that may be in use elsewhere."""
+_SURE = 5
 
 DataDir = Annotated[
     Path | None,
@@ -84,7 +83,7 @@ def down(data_dir: DataDir = None, as_json: AsJson = False) -> None:
         return
     _say(f"ragcore is down ({where})" if was_up else f"ragcore was not up ({where})")
     if left:
-        _say(f"{' and '.join(left)} stay up: another process uses the data directory")
+        _say(f"still running, for another process that uses it: {', '.join(left)}")
 
 
 def _settings(**given: object) -> "Settings":
@@ -197,17 +196,31 @@ def _servers_in_use(settings: "Settings") -> list[str]:
     """Wait for the embedded servers to stop; return those that other processes keep running."""
     from ragcore.embedded.run_directory import RunDirectory
 
-    left = []
-    for server in ("postgres", "valkey"):
-        run = RunDirectory(settings.data_dir.absolute(), server)
-        if not run.directory.is_dir():
-            continue
-        lock = run.wait_for_lock("supervisor", timeout_seconds=_LEAVING_SECONDS)
-        if lock is None:
-            left.append(server)
-        else:
+    runs = [RunDirectory(settings.data_dir.absolute(), name) for name in ("postgres", "valkey")]
+    return [run.server for run in runs if run.directory.is_dir() and not _has_stopped(run)]
+
+
+def _has_stopped(run: "RunDirectory") -> bool:
+    """Wait until the server's supervisor is gone, or somebody is seen to keep it."""
+    seen = 0
+    while (lock := run.try_lock("supervisor")) is None:
+        # A supervisor that looks for users holds their lock for a moment: look more than once.
+        seen = seen + 1 if _has_users(run) else 0
+        if seen == _SURE:
+            return False
+        time.sleep(_POLL_SECONDS)
+    lock.release()
+    return True
+
+
+def _has_users(run: "RunDirectory") -> bool:
+    """Whether the lock of the users is shared, and not held whole by a closing supervisor."""
+    whole = run.try_lock("users")
+    share = None if whole else run.try_lock("users", shared=True)
+    for lock in (whole, share):
+        if lock:
             lock.release()
-    return left
+    return share is not None
 
 
 def _say(message: str) -> None:
