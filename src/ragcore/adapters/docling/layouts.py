@@ -193,7 +193,7 @@ class BandsAndColumns(ReadingOrderPredictor):
     """Docling's reading order with `order.py` for the order itself; captions and merges stay."""
 
     def __init__(self) -> None:  # Docling's has no types
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
 
     def predict_reading_order(
         self,

@@ -6,6 +6,7 @@ between lines, bullets and numbering, dot leaders, columns that several rows sha
 """
 
 import re
+from bisect import bisect
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -156,6 +157,8 @@ def join_lines(spans: Iterable[Span], *, body: float) -> list[Line]:
 _BULLET = re.compile(
     r"^\s*([•▪▫◦‣●○■□➢➤✓∞∙·–—\-\*]|\(?\d{1,3}[.)]|\(?[a-zа-я][.)])\s+\S", re.IGNORECASE
 )
+_MARKER = re.compile(r"\s*([•▪▫◦‣●○■□➢➤✓∞∙·–—\-\*]|\(?(\d{1,3}|[a-zа-я])[.)])\s*", re.IGNORECASE)
+"""A bullet or a number with nothing after it: the rest of its line stands apart."""
 BULLETS = re.compile(r"^\s*[▪▫◦‣●○■□➢➤✓∞∙]\s+")
 """Bullets as symbol fonts give them; `•` is the one that everybody knows."""
 _NUMBERED = re.compile(r"^\s*(\d+(\.\d+)*\.?|[IVXLC]+\.)\s+\S")
@@ -324,8 +327,43 @@ def find_tables(spans: Sequence[Span], rulings: Sequence[Box], *, body: float) -
             tables.append(_table(inside, area))
             chosen = {id(span) for span in inside}
             rest = [span for span in rest if id(span) not in chosen]
-    unruled = [_table(run, enclosing(run)) for run in _aligned_runs(rest, body=body)]
+    unruled = [
+        _table(run, enclosing(run))
+        for column in columns_of(rest, body=body)
+        for run in _aligned_runs(column, body=body)
+    ]
     return tables + unruled
+
+
+_FEWEST_LINES = 5
+_GUTTER = 8.0
+
+
+def columns_of(spans: Sequence[Span], *, body: float) -> list[list[Span]]:
+    """Divide spans by the columns that the page's prose is set in; what spans them comes last.
+
+    Prose tells the columns, not gaps: the columns of a table have gaps too. A column holds at least
+    five lines of twelve letters' width, none of which crosses the gutter.
+    """
+    lines = join_lines(spans, body=body)
+    width = max((line.right for line in lines), default=0) - min(
+        (line.left for line in lines), default=0
+    )
+    prose = [ln for ln in lines if 12 * body < ln.right - ln.left < 0.6 * width]
+    groups: list[list[Line]] = []
+    for line in sorted(prose, key=lambda line: line.left):
+        if groups and line.left < max(other.right for other in groups[-1]) + _GUTTER:
+            groups[-1].append(line)
+        else:
+            groups.append([line])
+    if len(groups) < 2 or min(len(group) for group in groups) < _FEWEST_LINES:
+        return [list(spans)]
+    edges = [min(line.left for line in group) - _GUTTER / 2 for group in groups[1:]]
+    columns: dict[tuple[int, int], list[Span]] = {}
+    for span in spans:
+        place = (bisect(edges, span.left), bisect(edges, span.right))
+        columns.setdefault(place, []).append(span)
+    return [columns[place] for place in sorted(columns, key=lambda place: place[0] != place[1])]
 
 
 def ruled_areas(rulings: Sequence[Box]) -> list[Box]:
@@ -383,10 +421,11 @@ def _fills_a_grid(spans: Sequence[Span], *, body: float) -> bool:
 
 
 def _cells(row: Sequence[Span], *, body: float) -> list[list[Span]]:
-    """Split a row where the gap is wider than a space."""
+    """Split a row where the gap is wider than a space; a bullet stays with its item."""
     cells = [[row[0]]]
     for span in row[1:]:
-        if span.left - cells[-1][-1].right > 0.7 * body:
+        is_marker = len(cells[-1]) == 1 and _MARKER.fullmatch(cells[-1][0].text)
+        if span.left - cells[-1][-1].right > 0.7 * body and not is_marker:
             cells.append([span])
         else:
             cells[-1].append(span)
