@@ -73,7 +73,7 @@ format: $(STAMP) ## Rewrite the code in the project's style
 	@$(BIN)/ruff format
 
 .PHONY: docs
-docs: $(STAMP) ## Regenerate the tables of docs/reference from the code
+docs: $(STAMP) ## Regenerate the tables of docs/ from the code
 	@$(BIN)/python docs/generate.py
 
 .PHONY: samples
@@ -81,8 +81,9 @@ samples: $(STAMP) ## Make the sample documents again (needs the DejaVu fonts)
 	@$(BIN)/python samples/make_samples.py
 
 .PHONY: bench
-bench: $(STAMP) ## Run the benchmarks (minutes; prints ratios measured in one run)
-	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+bench: $(STAMP) ## Run the benchmarks, or one: make bench NAME=ingest (prints ratios of one run)
+	@for script in $(if $(NAME),benchmarks/$(NAME).py,$$(grep -l __main__ benchmarks/*.py)); do \
+		echo "== $$script"; $(BIN)/python "$$script"; done
 
 .PHONY: clean
 clean: ## Remove .venv, caches and build results; stored documents stay

@@ -1,4 +1,4 @@
-"""Write the generated parts of docs/reference from the code: `make docs`.
+"""Write the generated parts of the pages in docs/ from the code: `make docs`.
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; everything around it
 is written by hand. A test fails when a page is not what this script would write.
@@ -22,14 +22,14 @@ from ragcore.cli.output import exit_code_of
 from ragcore.errors import RagError
 from ragcore.settings import Settings
 
-REFERENCE = Path(__file__).parent / "reference"
+DOCS = Path(__file__).parent
 _TERMINAL = {"COLUMNS": "80"}
 _GENERATED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def main() -> None:
-    """Rewrite every page of docs/reference that is out of date."""
-    for page in sorted(REFERENCE.glob("*.md")):
+    """Rewrite every page that is out of date."""
+    for page in sorted(DOCS.glob("**/*.md")):
         text = page.read_text(encoding="utf-8")
         if (renewed := rendered(text)) != text:
             page.write_text(renewed, encoding="utf-8")
@@ -156,6 +156,19 @@ def _command_paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[s
         yield from _command_paths(child, (*path, name))
 
 
+# --- decisions -----------------------------------------------------------------------------
+
+
+def decisions() -> str:
+    """One row per decision record: its number and its title."""
+    rows = [["number", "decision"]]
+    for page in sorted((DOCS / "decisions").glob("[0-9]*.md")):
+        title = page.read_text(encoding="utf-8").split("\n", 1)[0].lstrip("# ")
+        title = re.sub(r"^[0-9]+[.:]? *", "", title)
+        rows.append([str(int(page.name[:4])), f"[{title}]({page.name})"])
+    return _table(rows)
+
+
 def _table(rows: list[list[str]]) -> str:
     head, *body = ([cell.replace("|", "\\|") for cell in row] for row in rows)
     lines = [head, ["---"] * len(head), *body]
@@ -166,6 +179,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "errors": errors_table,
     "commands": commands,
+    "decisions": decisions,
 }
 
 
