@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import numpy as np
+import psycopg
 import pytest
 from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
 from llama_index.core.vector_stores.types import (
@@ -18,6 +19,7 @@ from llama_index.core.vector_stores.types import (
 from llama_index.core.vector_stores.utils import build_metadata_filter_fn
 
 from ragcore.adapters.postgres.collections import PostgresCollections
+from ragcore.adapters.postgres.migrate import migrate
 from ragcore.adapters.postgres.nodes import PostgresNodes
 from ragcore.adapters.postgres.pool import Pool, open_pool
 from ragcore.errors import (
@@ -209,6 +211,12 @@ def exercise(store: RagVectorStore) -> None:
     store.add([node("a", "ferry", of="d", seed=1), node("b", "train", of="e", seed=2)])
     assert [found.node_id for found in store.get_nodes(["b"])] == ["b"]
     assert store.query(VectorStoreQuery(query_embedding=direction(1))).ids == ["a"]
+    mmr = VectorStoreQueryMode.MMR
+    query = VectorStoreQuery(query_embedding=direction(2), similarity_top_k=2, mode=mmr)
+    assert store.query(query).ids == ["b", "a"]
+    hybrid = VectorStoreQueryMode.HYBRID
+    query = VectorStoreQuery(query_embedding=direction(1), query_str="ferries", mode=hybrid)
+    assert store.query(query).ids == ["a"]
     store.delete("d")
     store.delete_nodes(["b"])
     assert store.get_nodes() == []
@@ -229,6 +237,17 @@ def test_sync_methods_work_without_a_loop(database_url: str) -> None:
     store = RagVectorStore.from_url(database_url, collection="notes", embedding=SPEC)
     exercise(store)
     store.close()
+
+
+async def test_every_operation_works_on_every_server(any_postgres: str) -> None:
+    """Also with the extension in a schema that is in nobody's search path, as on Supabase."""
+    with psycopg.connect(any_postgres, autocommit=True) as connection:
+        connection.execute("CREATE SCHEMA extensions")
+        connection.execute("CREATE EXTENSION vector SCHEMA extensions")
+    await migrate(any_postgres)
+    store = RagVectorStore.from_url(any_postgres, collection="notes", embedding=SPEC)
+    exercise(store)
+    await store.aclose()
 
 
 async def test_async_methods_use_the_pool_of_their_own_loop(pool: Pool, database_url: str) -> None:
