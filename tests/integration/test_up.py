@@ -269,10 +269,18 @@ def test_down_without_up_says_so(data_dir: Path) -> None:
     assert (told["was_up"], told["still_in_use"]) == (False, [])
 
 
-def test_a_killed_worker_is_replaced_and_its_jobs_end(stack: Stack) -> None:
+def test_a_worker_killed_at_work_is_replaced_and_its_job_ends(stack: Stack) -> None:
+    paragraphs = [
+        f"In chapter {n} the keeper lights lamp {n * 7} of the tower." for n in range(400)
+    ]
     (worker,) = stack.processes("ragcore_worker")
+    with stack.api as api:
+        accepted = api.post("/ingest", json={"text": "\n\n".join(paragraphs)})
+        job_url = accepted.headers["location"]
+        wait_until(lambda: api.get(job_url).json()["status"] == "running")
     os.kill(worker, signal.SIGKILL)
-    assert stack.ingest("After the kill.")["outcome"] == "created"
+    job = stack.finished(job_url)
+    assert (job["outcome"], job["attempts"]) == ("created", 2)
     assert stack.processes("ragcore_worker") != [worker]
 
 
