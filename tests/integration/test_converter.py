@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from ragcore.adapters.docling.converter import ConversionOptions, DoclingConverter
 from ragcore.errors import (
@@ -45,6 +46,17 @@ async def open_converter() -> AsyncIterator[Open]:
         pids = converter.process_ids
         await converter.aclose()
         assert not [pid for pid in pids if is_running(pid)]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def converter() -> AsyncIterator[DoclingConverter]:
+    """One converter for all tests that leave its child alone."""
+    converter = DoclingConverter(OPTIONS)
+    yield converter
+    await converter.aclose()
+
+
+shared_child = pytest.mark.asyncio(loop_scope="module")
 
 
 class Files:
@@ -112,11 +124,12 @@ class Watch:
         self.begun.set()
 
 
+@shared_child
 async def test_a_file_comes_back_as_chunks_with_its_files(
-    open_converter: Open, files: Files
+    converter: DoclingConverter, files: Files
 ) -> None:
     request, watch = files.good(), Watch()
-    document = await open_converter(OPTIONS).convert(request, progress=watch)
+    document = await converter.convert(request, progress=watch)
     assert "harbour master" in text_of(document)
     assert document.language == "en"
     assert document.report.mime_type == "text/plain"
@@ -129,10 +142,10 @@ async def test_a_file_comes_back_as_chunks_with_its_files(
     assert all(0 <= fraction <= 1 for _, fraction in watch.stages)
 
 
+@shared_child
 async def test_the_same_bytes_give_the_same_chunks_and_files(
-    open_converter: Open, files: Files
+    converter: DoclingConverter, files: Files
 ) -> None:
-    converter = open_converter(OPTIONS)
     first = await converter.convert(files.good())
     second = await converter.convert(files.good())
     assert first.chunks == second.chunks
@@ -253,8 +266,10 @@ async def test_an_error_in_the_progress_callback_ends_the_conversion(
     assert "harbour" in text_of(await converter.convert(files.good()))
 
 
-async def test_waiting_conversions_are_served_in_order(open_converter: Open, files: Files) -> None:
-    converter = open_converter(OPTIONS)
+@shared_child
+async def test_waiting_conversions_are_served_in_order(
+    converter: DoclingConverter, files: Files
+) -> None:
     served: list[int] = []
 
     async def one(number: int) -> None:
@@ -265,9 +280,9 @@ async def test_waiting_conversions_are_served_in_order(open_converter: Open, fil
     assert served == list(range(6))
 
 
-async def test_the_event_loop_stays_free(open_converter: Open, files: Files) -> None:
+@shared_child
+async def test_the_event_loop_stays_free(converter: DoclingConverter, files: Files) -> None:
     """Start, conversion and hand-over of thousands of chunks run while other tasks go on."""
-    converter = open_converter(OPTIONS)
     longest, stop = 0.0, asyncio.Event()
 
     async def tick() -> None:
@@ -305,6 +320,25 @@ async def test_closing_fails_what_runs_and_what_waits(open_converter: Open, file
     await converter.aclose()
 
 
+async def test_one_file_after_another_takes_one_child(open_converter: Open, files: Files) -> None:
+    converter = open_converter(replace(OPTIONS, processes=2))
+    for _ in range(3):
+        await converter.convert(files.good())
+    assert len(converter.process_ids) == 1
+
+
+async def test_closing_does_not_wait_for_a_child_to_start(
+    open_converter: Open, files: Files
+) -> None:
+    converter = open_converter(OPTIONS)
+    early = asyncio.create_task(converter.convert(files.good()))
+    await asyncio.sleep(0.05)
+    await converter.aclose()
+    with pytest.raises(NotConfigured):
+        await early
+    assert converter.process_ids == ()
+
+
 async def test_a_child_that_cannot_start_is_the_machines_fault(
     open_converter: Open, files: Files, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -319,15 +353,20 @@ async def test_limits_are_checked_before_docling(open_converter: Open, files: Fi
         await converter.convert(files.request("big.txt", "word " * 400_000))
 
 
-async def test_an_unknown_token_counter_is_refused(open_converter: Open, files: Files) -> None:
-    converter = open_converter(OPTIONS)
+@shared_child
+async def test_an_unknown_token_counter_is_refused(
+    converter: DoclingConverter, files: Files
+) -> None:
     with pytest.raises(NotConfigured, match="'abacus'"):
         await converter.convert(replace(files.good(), tokenizer="abacus"))
 
 
-async def test_the_prefix_counts_against_the_limit(open_converter: Open, files: Files) -> None:
+@shared_child
+async def test_the_prefix_counts_against_the_limit(
+    converter: DoclingConverter, files: Files
+) -> None:
     request = replace(files.good(), max_tokens=120, prefix="passage: ")
-    document = await open_converter(OPTIONS).convert(request)
+    document = await converter.convert(request)
     sizes = [len(f"passage: {chunk.embedding_text}".encode()) for chunk in document.chunks]
     assert all(size <= 120 for size in sizes)
     assert all(chunk.tokens <= 120 for chunk in document.chunks)

@@ -36,7 +36,8 @@ class DoclingConverter:
     def __init__(self, options: ConversionOptions) -> None:
         self._options = options
         self._seats = [_Seat(options) for _ in range(options.processes)]
-        self._free: asyncio.Queue[_Seat] = asyncio.Queue()
+        # Last in, first out: a warm child before one that has yet to start.
+        self._free: asyncio.LifoQueue[_Seat] = asyncio.LifoQueue()
         for seat in self._seats:
             self._free.put_nowait(seat)
         self._is_closed = False
@@ -141,6 +142,10 @@ class _Seat:
         try:
             # A start outlives the call that asked for it: the next call finds the child warm.
             return await asyncio.shield(self._occupant)
+        except asyncio.CancelledError:
+            if self._is_closed:
+                raise NotConfigured(_CLOSED) from None
+            raise
         except Exception:
             self._occupant = None
             raise
@@ -161,10 +166,12 @@ class _Seat:
         self._occupant = None if self._is_closed else self._start()
 
     def kill(self) -> None:
-        """End the child's work; for good."""
+        """End the child's work, or its start; for good."""
         self._is_closed = True
         if (process := self._settled()) is not None and not process.has_died:
             process.kill()
+        elif self._occupant is not None:
+            self._occupant.cancel()
 
     async def aclose(self) -> None:
         """Wait until every child that ever sat here is gone. Safe to repeat."""
@@ -178,6 +185,6 @@ class _Seat:
     def _settled(self) -> ConversionProcess | None:
         """The child, if it has started."""
         starting = self._occupant
-        if starting is None or not starting.done() or starting.exception() is not None:
+        if starting is None or not starting.done() or starting.cancelled():
             return None
-        return starting.result()
+        return starting.result() if starting.exception() is None else None
