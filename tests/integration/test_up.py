@@ -232,22 +232,29 @@ def test_in_the_foreground_it_ends_with_ctrl_c_and_leaves_nothing(data_dir: Path
     wait_until(lambda: not Stack(data_dir).processes())
 
 
-def test_every_flag_is_a_setting_too(data_dir: Path) -> None:
+def test_every_flag_is_a_setting_too_and_paths_may_be_relative(data_dir: Path) -> None:
     stack = Stack(data_dir)
+    config = data_dir.with_name("ragcore.toml")
+    config.write_text('collection = "from-the-file"')
+    config.with_name("uvicorn.py").write_text("raise AssertionError('shadowed')")
     settings = {
         "RAGCORE_DATA_DIR": str(data_dir),
         "RAGCORE_PORT": "0",
         "RAGCORE_WORKERS": "0",
         "RAGCORE_DETACH": "true",
+        "RAGCORE_CONFIG_FILE": config.name,
     }
     subprocess.run(
         [sys.executable, "-c", "from ragcore.cli import main; main()", "up"],
         env={**os.environ, **settings},
+        cwd=config.parent,
         check=True,
     )
     with stack.api as api:
         assert api.get("/health/live").json() == {"status": "ok"}
         assert "embedding_model" in api.get("/version").json()
+        posted = api.post("/ingest", json={"text": "Where does it go?"}).json()
+    assert posted["jobs"][0]["collection"] == "from-the-file"
     assert stack.processes("ragcore_worker") == []
     told = json.loads(stack.command("down", "--json").stdout)
     assert (told["was_up"], told["still_in_use"]) == (True, [])

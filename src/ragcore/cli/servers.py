@@ -154,12 +154,13 @@ def _running(run: "RunDirectory") -> dict[str, object] | None:
 
 
 def _spawn(run: "RunDirectory", environment: dict[str, str]) -> "subprocess.Popen[bytes]":
+    from ragcore.cli.stack import PYTHON
+
     log = os.open(run.log, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
-            [sys.executable, "-m", "ragcore.cli.stack"],
-            env=environment,
-            cwd="/",
+            [*PYTHON, "-m", "ragcore.cli.stack"],
+            env=environment,  # the directory stays, too: settings may hold relative paths
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,

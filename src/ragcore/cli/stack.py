@@ -23,6 +23,9 @@ from ragcore.embedded.run_directory import RunDirectory
 from ragcore.errors import Conflict, MissingExtra, NotConfigured, RagError
 from ragcore.settings import Settings
 
+PYTHON = (sys.executable, "-P")
+"""What lies in the caller's directory must not shadow modules."""
+
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _POLL_SECONDS = 0.1
 
@@ -120,9 +123,9 @@ async def _servers(settings: Settings) -> AsyncIterator[None]:
 def _services(settings: Settings) -> Processes:
     _require("fastapi", extra="api")
     _require("dramatiq", extra="worker")
-    commands = {"api": [sys.executable, "-m", "ragcore_api"]}
+    commands = {"api": [*PYTHON, "-m", "ragcore_api"]}
     for number in range(1, settings.workers + 1):
-        commands[f"worker-{number}"] = [sys.executable, "-m", "ragcore_worker"]
+        commands[f"worker-{number}"] = [*PYTHON, "-m", "ragcore_worker"]
     return Processes(commands, environment=environment_of(settings))
 
 
