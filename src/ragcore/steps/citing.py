@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Final
 
-from ragcore.model import Citation, Passage
+from ragcore.model import Citation, Passage, Place
 from ragcore.steps.fusing import is_foreign
 from ragcore.steps.languages import detect
 from ragcore.steps.sentences import Span, sentence_spans
@@ -51,7 +51,12 @@ def check_citations(text: str, passages: Sequence[Passage]) -> CheckedText:
 def cite(
     passage: Passage, *, marker: int, start: int, end: int, supported: bool = True
 ) -> Citation:
-    """Return the citation of `passage.text[start:end]`."""
+    """Return the citation of `passage.text[start:end]`.
+
+    A passage that goes on over a page knows where it stands on each, not which word stands where:
+    page and box are those that the middle of the quote falls on, the text spread evenly.
+    """
+    place = _place_at(passage, (start + end) / 2)
     return Citation(
         marker=marker,
         chunk_id=passage.chunk_id,
@@ -65,9 +70,25 @@ def cite(
         title=passage.title,
         uri=passage.uri,
         headings=passage.headings,
-        page=passage.page,
-        bbox=passage.box,
+        page=place.page if place else None,
+        bbox=place.box if place else None,
     )
+
+
+def _place_at(passage: Passage, offset: float) -> Place | None:
+    reach = offset * sum(map(_area, passage.places))
+    for place in passage.places:
+        reach -= _area(place) * len(passage.text)
+        if reach <= 0:
+            return place
+    return passage.places[-1] if passage.places else None
+
+
+def _area(place: Place) -> float:
+    if place.box is None:
+        return 1.0
+    left, top, right, bottom = place.box
+    return max((right - left) * (bottom - top), 1.0)
 
 
 def is_supported(sentence: str, passage: Passage) -> bool:

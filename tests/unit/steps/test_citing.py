@@ -1,8 +1,10 @@
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcore.model import Passage, Place
-from ragcore.steps.citing import check_citations, is_supported, quote_span
+from ragcore.steps.citing import check_citations, cite, is_supported, quote_span
 
 LIGHTHOUSE = Passage(
     chunk_id="c1",
@@ -36,6 +38,17 @@ def test_a_citation_quotes_the_sentence_that_bears_out_the_answer() -> None:
     assert citation.supported
     assert (citation.page, citation.bbox) == (3, (72.0, 96.5, 540.0, 180.2))
     assert (citation.title, citation.headings, citation.score) == ("Guide", ("History",), 0.9)
+
+
+def test_a_quote_stands_on_the_page_its_part_of_the_passage_is_on() -> None:
+    first = Place(3, (72.0, 600.0, 540.0, 780.0))
+    second = Place(4, (72.0, 72.0, 540.0, 132.0))
+    over_a_page = replace(LIGHTHOUSE, places=(first, second))
+    end = len(over_a_page.text)
+    assert cite(over_a_page, marker=1, start=0, end=20).page == 3
+    assert cite(over_a_page, marker=1, start=end // 2, end=end // 2 + 5).bbox == first.box
+    assert cite(over_a_page, marker=1, start=end - 20, end=end).page == 4
+    assert cite(replace(over_a_page, places=()), marker=1, start=0, end=5).page is None
 
 
 def test_markers_that_point_nowhere_are_removed() -> None:
