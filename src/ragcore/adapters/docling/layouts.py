@@ -149,10 +149,16 @@ class RulesTables(BaseTableStructureModel):
     def _page_tables(self, conv_res: ConversionResult, page: Page) -> TableStructurePrediction:
         prediction = TableStructurePrediction()
         layout = page.predictions.layout
-        for cluster in layout.clusters if layout else []:
-            if cluster.label != DocItemLabel.TABLE or not cluster.cells:
-                continue
+        clusters = [
+            cluster
+            for cluster in (layout.clusters if layout else ())
+            if cluster.label == DocItemLabel.TABLE and cluster.cells
+        ]
+        words = words_of(page) if clusters else None
+        for cluster in clusters:
             try:
+                if words:
+                    cluster.cells = divided(cluster.cells, words)
                 table = _table(cluster, page)
             except Exception as error:  # noqa: BLE001 - one table's structure, not the document
                 _log.exception("table rules failed on page %d", page.page_no)
@@ -308,10 +314,18 @@ def divided_cells(page: Page) -> list[TextCell]:
     Docling's parser joins what stands on one baseline across gaps of more than a letter's height:
     good for prose, and the end of a table's columns. `rules.py` joins again what is no table.
     """
-    height = size_of(page).height
-    words = WordsByPlace(page.parsed_page.word_cells if page.parsed_page else (), height)
+    return divided(page.cells, words_of(page))
+
+
+def words_of(page: Page) -> "WordsByPlace":
+    """Return the page's words; none where it was recognised, whose lines are divided already."""
+    words = page.parsed_page.word_cells if page.parsed_page else ()
+    return WordsByPlace(words, size_of(page).height)
+
+
+def divided(lines: Iterable[TextCell], words: "WordsByPlace") -> list[TextCell]:
     cells: list[TextCell] = []
-    for cell in page.cells:
+    for cell in lines:
         parts = [] if cell.from_ocr or " " not in cell.text else words.parts_of(cell)
         if len(parts) > 1:
             cells.extend(

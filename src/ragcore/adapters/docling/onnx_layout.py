@@ -93,12 +93,33 @@ class OnnxLayout(BaseLayoutModel):
         found = self._network(np.asarray(image.convert("RGB"))[:, :, ::-1])
         if found.boxes is None:
             return []
-        return [
+        clusters = [
             Cluster(id=number, label=_LABELS[name], confidence=float(score), bbox=_box(corners))
             for number, (corners, name, score) in enumerate(
                 zip(found.boxes, found.class_names, found.scores, strict=True)
             )
         ]
+        return [cluster for cluster in clusters if not _hides_text(cluster, page)]
+
+
+_LABEL_LINES = 3
+"""Lines of text that a picture may have on it: labels. With more it is a table, or a whole page."""
+
+
+def _hides_text(cluster: Cluster, page: Page) -> bool:
+    """Tell a picture that swallows text: the network takes ruled tables, and scans, for figures.
+
+    Docling drops the text of a picture. A page without text yet is a scan: no picture is believed.
+    """
+    if cluster.label != DocItemLabel.PICTURE:
+        return False
+    height = size_of(page).height
+    boxes = [cell.rect.to_bounding_box().to_top_left_origin(height) for cell in page.cells]
+    inside = sum(box.intersection_over_self(cluster.bbox) > _MOSTLY for box in boxes)
+    return inside > _LABEL_LINES or not boxes
+
+
+_MOSTLY = 0.5
 
 
 class PostprocessedRegions(LayoutPostprocessingModel):
