@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
-from ragcore_api.schemas import Problem
 from starlette.exceptions import HTTPException
 
 from ragcore.errors import (
@@ -24,6 +23,7 @@ from ragcore.errors import (
     Unsupported,
     UnsupportedFormat,
 )
+from ragcore_api.schemas import Problem
 
 STATUS: dict[type[RagError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,

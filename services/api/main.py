@@ -10,16 +10,16 @@ from typing import Any
 
 import uvicorn
 from fastapi import FastAPI
-from ragcore_api import errors
-from ragcore_api.guard import LoopbackOnly, RequestIds
-from ragcore_api.routes import documents, health, ingest, jobs, questions
-from ragcore_api.schemas import Problem
 
 from ragcore import __version__
 from ragcore.errors import InvalidInput, ModelUnavailable, RagError
 from ragcore.rag import Rag
 from ragcore.runtime import open_doorbell
 from ragcore.settings import Settings
+from ragcore_api import errors
+from ragcore_api.guard import LoopbackOnly, RequestIds
+from ragcore_api.routes import documents, health, ingest, jobs, questions
+from ragcore_api.schemas import Problem
 
 log = logging.getLogger(__name__)
 

@@ -5,12 +5,11 @@ import logging
 import signal
 import sys
 
-from ragcore_worker.tasks import Answer, keep_deleting_orphans, keep_sweeping
-
 from ragcore.errors import RagError
 from ragcore.flows.sweep import Sweep
 from ragcore.runtime import open_doorbell, open_runtime
 from ragcore.settings import Settings
+from ragcore_worker.tasks import Answer, keep_deleting_orphans, keep_sweeping
 
 GRACE_SECONDS = 10.0
 """How long jobs in hand may go on after SIGTERM; then they are given back to the queue."""

@@ -3,11 +3,11 @@
 from typing import Annotated
 
 from fastapi import APIRouter, Query
+
+from ragcore.errors import Unavailable
 from ragcore_api.deps import RagDep
 from ragcore_api.errors import problems
 from ragcore_api.schemas import CollectionName, DocumentOut, DocumentsOut
-
-from ragcore.errors import Unavailable
 
 router = APIRouter(prefix="/documents", tags=["documents"])
 

@@ -3,11 +3,11 @@
 from collections.abc import Awaitable
 
 from fastapi import APIRouter, Response, status
-from ragcore_api.deps import DoorbellDep, RagDep
-from ragcore_api.schemas import LiveOut, ReadyOut, VersionOut
 
 from ragcore import __version__
 from ragcore.errors import RagError
+from ragcore_api.deps import DoorbellDep, RagDep
+from ragcore_api.schemas import LiveOut, ReadyOut, VersionOut
 
 router = APIRouter(tags=["operation"])
 

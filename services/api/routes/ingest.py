@@ -6,15 +6,15 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Request, Response, status
 from pydantic import ValidationError
-from ragcore_api.deps import RagDep
-from ragcore_api.errors import problems
-from ragcore_api.schemas import JobOut, JobsOut, TextIn
-from ragcore_api.uploads import field_of, files_of, form_of, metadata_of, pieces_of
 
 from ragcore.errors import Conflict, DocumentTooLarge, InvalidInput, Unavailable
 from ragcore.flows.submit import Upload
 from ragcore.model import Job
 from ragcore.rag import Rag
+from ragcore_api.deps import RagDep
+from ragcore_api.errors import problems
+from ragcore_api.schemas import JobOut, JobsOut, TextIn
+from ragcore_api.uploads import field_of, files_of, form_of, metadata_of, pieces_of
 
 router = APIRouter(tags=["documents"])
 

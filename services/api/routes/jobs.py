@@ -3,11 +3,11 @@
 from uuid import UUID
 
 from fastapi import APIRouter
+
+from ragcore.errors import JobNotFound, Unavailable
 from ragcore_api.deps import RagDep
 from ragcore_api.errors import problems
 from ragcore_api.schemas import JobOut
-
-from ragcore.errors import JobNotFound, Unavailable
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

@@ -1,11 +1,11 @@
 """Questions: passages, and answers made of them."""
 
 from fastapi import APIRouter
+
+from ragcore.errors import CollectionNotFound, InvalidFilter, Unavailable
 from ragcore_api.deps import RagDep
 from ragcore_api.errors import problems
 from ragcore_api.schemas import AnswerOut, QueryIn, SearchIn, SearchOut
-
-from ragcore.errors import CollectionNotFound, InvalidFilter, Unavailable
 
 router = APIRouter(tags=["questions"])
 _PROBLEMS = problems(CollectionNotFound, InvalidFilter, Unavailable)

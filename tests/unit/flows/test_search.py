@@ -2,7 +2,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragcore.errors import CollectionNotFound, InvalidInput, ModelUnavailable
@@ -206,6 +206,7 @@ def test_a_heading_or_a_gap_keeps_passages_apart() -> None:
     assert len(joined_neighbours(found)) == 3
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.builds(passage, st.sampled_from("de"), st.integers(0, 9)),

@@ -1,6 +1,6 @@
 from dataclasses import replace
 
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragcore.model import Passage, Place
@@ -98,6 +98,7 @@ answers = st.lists(
 
 
 @given(answers)
+@settings(deadline=None)
 def test_every_marker_left_points_at_a_passage_and_every_quote_stands_there(text: str) -> None:
     checked = check_citations(text, PASSAGES)
     for citation in checked.citations:
@@ -109,6 +110,7 @@ def test_every_marker_left_points_at_a_passage_and_every_quote_stands_there(text
 
 
 @given(st.text(), st.text())
+@settings(deadline=None)
 def test_a_quote_span_lies_in_the_text(sentence: str, text: str) -> None:
     start, end = quote_span(sentence, text)
     assert 0 <= start <= end <= len(text)

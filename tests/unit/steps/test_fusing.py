@@ -2,7 +2,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragcore.model import Candidate, Candidates, Passage, SearchMode, Term
@@ -51,6 +51,7 @@ any_candidates = st.lists(
 any_mode = st.sampled_from(["hybrid", "vector", "keyword"])
 
 
+@settings(deadline=None)
 @given(any_candidates, any_mode, st.randoms())
 def test_the_order_candidates_come_in_does_not_matter(
     candidates: list[Candidate], mode: SearchMode, random: object
@@ -60,6 +61,7 @@ def test_the_order_candidates_come_in_does_not_matter(
     assert order(found(*candidates), mode) == order(found(*shuffled), mode)
 
 
+@settings(deadline=None)
 @given(any_candidates, any_mode)
 def test_scores_lie_between_0_and_1_and_fall_with_the_order(
     candidates: list[Candidate], mode: SearchMode
@@ -74,6 +76,7 @@ def test_scores_lie_between_0_and_1_and_fall_with_the_order(
     )
 
 
+@settings(deadline=None)
 @given(any_candidates.filter(bool), finite)
 def test_more_of_either_leg_never_puts_a_passage_further_down(
     candidates: list[Candidate], more: float
@@ -89,6 +92,7 @@ def test_more_of_either_leg_never_puts_a_passage_further_down(
     assert order(found(better, *others)).index(name) <= before
 
 
+@settings(deadline=None)
 @given(any_candidates)
 def test_a_leg_without_a_word_to_say_is_not_heard(candidates: list[Candidate]) -> None:
     silent = [replace(one, bm25=0.0, cosine=one.cosine or 0.0) for one in candidates]

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragcore.steps.languages import detect, normalise_words, text_search_config
@@ -62,6 +62,7 @@ def test_every_xquad_question_but_a_few_gets_its_language(language: str, shared_
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_any_text_has_a_language_or_none(text: str) -> None:
     language = detect(text)
     assert language is None or (len(language) == 2 and language.islower())

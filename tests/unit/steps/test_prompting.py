@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragcore.errors import InvalidInput
@@ -70,6 +70,7 @@ def test_a_question_that_does_not_fit_is_refused() -> None:
     st.lists(st.text(max_size=100), max_size=5),
     st.integers(150, 600),
 )
+@settings(deadline=None)
 def test_a_prompt_never_exceeds_its_budget(
     texts: list[str], turns: list[str], max_tokens: int
 ) -> None:

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from ragcore.model import Vectors
-from ragcore.steps.relevance import PROBES, Calibration, Probed, calibrate
+from ragcore.steps.relevance import PROBES, Calibration, Probed, calibrate, calibration_of
+from ragcore.testing.memory.embedder import MemoryEmbedder
 
 
 def vectors(own: float, *, count: int = 8, seed: int = 0, language: float = 0.0) -> Vectors:
@@ -63,3 +66,19 @@ def test_a_question_that_is_near_to_everything_has_an_excess() -> None:
 
 def test_every_probe_is_there_in_both_languages() -> None:
     assert all(set(probe.question) == set(probe.passage) == {"en", "ru"} for probe in PROBES)
+
+
+async def test_a_model_nobody_knows_is_measured_once() -> None:
+    embedder = MemoryEmbedder()
+    calibration = await calibration_of(embedder)
+    assert calibration.hit > calibration.noise
+    calls = len(embedder.calls)
+    assert await calibration_of(embedder) == calibration
+    assert len(embedder.calls) == calls
+
+
+async def test_the_bundled_model_is_known_and_not_measured_again() -> None:
+    embedder = MemoryEmbedder()
+    embedder.spec = replace(embedder.spec, model="bundled:multilingual-e5-small")
+    assert (await calibration_of(embedder)).noise == pytest.approx(0.75)
+    assert embedder.calls == []

@@ -2,7 +2,7 @@ import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragcore.steps.sentences import sentence_spans
@@ -70,6 +70,7 @@ def test_a_hundred_thousand_of_anything_is_split_without_delay(piece: str) -> No
 
 
 @given(st.text(st.sampled_from("abАя .!?…\n\t|-#1«»\"'()。。\u00a0"), max_size=300) | st.text())
+@settings(deadline=None)
 def test_spans_are_in_order_apart_and_hold_all_but_white_space(text: str) -> None:
     spans = sentence_spans(text)
     position = 0

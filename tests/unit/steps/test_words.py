@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragcore.steps.words import names, numbers, roots
@@ -37,6 +37,7 @@ def test_names_are_capitalised_words_but_for_the_first() -> None:
 
 
 @given(st.text())
+@settings(deadline=None)
 def test_any_text_has_roots_numbers_and_names(text: str) -> None:
     assert all(roots(text))
     assert all(number.isdigit() for number in numbers(text))
