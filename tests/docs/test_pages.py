@@ -19,6 +19,7 @@ from ragcore.cli.output import ExitCode
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _VARIABLE = re.compile(r"\bRAGCORE_[A-Z0-9_]*[A-Z0-9]\b(?!…)")
+_SOURCE_FILE = re.compile(r"`([\w./-]+\.(?:py|sql))`")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
 
@@ -130,6 +131,23 @@ def test_every_ragcore_command_is_accepted(words: list[str]) -> None:
 def test_every_make_task_exists(words: list[str]) -> None:
     makefile = (REPOSITORY / "Makefile").read_text(encoding="utf-8")
     assert re.search(rf"^{re.escape(words[0])}:", makefile, re.MULTILINE)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_source_file_named_exists(page: Path, source_files: list[str]) -> None:
+    """Pages may leave out the beginning of a path: `flows/submit.py`."""
+    for named in _SOURCE_FILE.findall(prose(page)):
+        assert any(f"/{path}".endswith(f"/{named}") for path in source_files), named
+
+
+@pytest.fixture(scope="module")
+def source_files() -> list[str]:
+    folders = ("src", "services", "samples", "docs", "benchmarks", "tests")
+    return [
+        path.relative_to(REPOSITORY).as_posix()
+        for folder in folders
+        for path in (REPOSITORY / folder).rglob("*.*")
+    ]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)

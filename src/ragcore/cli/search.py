@@ -2,6 +2,7 @@
 
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import unquote, urlsplit
 
 import typer
 
@@ -189,12 +190,18 @@ def _print_legs(passages: "tuple[Passage, ...]") -> None:
 
 
 def _place_of(found: "Citation | Passage", page: int | None) -> str:
-    parts = [found.title or found.uri or found.document_id]
+    title = found.title or _name_in(found.uri) or found.document_id
+    parts = [title]
     if page is not None:
         parts.append(f"page {page}")
-    if found.headings:
-        parts.append(" › ".join(found.headings))
+    if headings := [heading for heading in found.headings if heading != title]:
+        parts.append(" › ".join(headings))
     return " · ".join(parts)
+
+
+def _name_in(uri: str | None) -> str:
+    """Return the last segment of a URI as a person would write it."""
+    return unquote(urlsplit(uri or "").path).rpartition("/")[2]
 
 
 def _one_line(text: str) -> str:
