@@ -2,8 +2,9 @@
 
 Synthetic unit vectors of 384 dimensions, ten chunks a document, filters on the documents' metadata
 that let through 1 % and 0.1 % of the chunks (and 50 %, which walks the vector index). Rows and
-recall@10 are against an exact scan; times are of the statement alone, in turns with the bare exact
-CTE that a user would write, so that other load hits both alike.
+recall@10 are against an exact scan. SQL time is what the server says, planning and execution, in
+turns with the bare exact CTE that a user would write. Where other processes share the processors,
+a statement longer than a time slice is put aside for several more: look at the fastest then.
 
     python benchmarks/filtered.py [--database-url URL] [--chunks 100000]
 """
@@ -12,7 +13,6 @@ import argparse
 import asyncio
 import json
 import statistics
-import time
 from collections.abc import Mapping
 from typing import Any
 
@@ -73,28 +73,35 @@ async def _provide(pool: Pool, name: str, count: int) -> None:
 
 
 async def _report(connection: Connection, name: str, label: str, wanted: Mapping[str, Any]) -> None:
-    rows, recalls, ours, bare = [], [], [], []
+    rows, recalls = [], []
+    ours: list[float] = []
+    bare: list[float] = []
     for vector in corpus.unit_vectors(QUESTIONS, seed=4):
-        started = time.perf_counter()
-        exact = await _bare(connection, name, wanted, vector)
-        bare.append((time.perf_counter() - started) * 1000)
+        exact, milliseconds = await _bare(connection, name, wanted, vector)
+        bare.append(milliseconds)
         found, milliseconds = await _search(connection, name, wanted, vector)
         ours.append(milliseconds)
         rows.append(len(found))
         recalls.append(len(set(found) & set(exact)) / len(exact))
-    ratio = statistics.median(ours) / statistics.median(bare)
     print(
         f"{label:>6}: rows {min(rows)}-{max(rows)} of {TOP_K},"
-        f" recall@10 {statistics.mean(recalls):.4f},"
-        f" p50 {statistics.median(ours):.2f} ms, bare exact CTE {statistics.median(bare):.2f} ms,"
-        f" ratio {ratio:.2f}, allowed {1.5 * statistics.median(bare) + 1:.2f} ms",
-        flush=True,
+        f" recall@10 {statistics.mean(recalls):.4f}"
     )
+    for name_of, figure in (("fastest", min), ("median", statistics.median)):
+        mine, theirs = figure(ours), figure(bare)
+        print(
+            f"        {name_of} {mine:.2f} ms, bare exact CTE {theirs:.2f} ms,"
+            f" ratio {mine / theirs:.2f}, allowed {1.5 * theirs + 1:.2f} ms",
+            flush=True,
+        )
 
 
 async def _bare(
-    connection: Connection, name: str, wanted: Mapping[str, Any], vector: Vector
-) -> list[str]:
+    connection: Connection,
+    name: str,
+    wanted: Mapping[str, Any],
+    vector: Vector,
+) -> tuple[list[str], float]:
     ((field, value),) = wanted.items()
     condition = (
         f"(d.metadata ->> '{field}')::int < {value['$lt']}"
@@ -102,12 +109,16 @@ async def _bare(
         else f"d.metadata @> '{json.dumps(wanted)}'"
     )
     query = BARE.replace("{collection}", name).replace("{filter}", condition)
+    milliseconds = await _sql_time(connection, query, {"vector": vector})
     cursor = await connection.execute(query, {"vector": vector})
-    return [row[0] for row in await cursor.fetchall()]
+    return [row[0] for row in await cursor.fetchall()], milliseconds
 
 
 async def _search(
-    connection: Connection, name: str, wanted: Mapping[str, Any], vector: Vector
+    connection: Connection,
+    name: str,
+    wanted: Mapping[str, Any],
+    vector: Vector,
 ) -> tuple[list[str], float]:
     search = Search(
         collection=name,
@@ -121,12 +132,19 @@ async def _search(
     query, values = search.statement()
     async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
         await cursor.execute(SQL["settings"], search.settings())
-        started = time.perf_counter()
+        milliseconds = await _sql_time(connection, query, values)
         await cursor.execute(query, values)
         found = await cursor.fetchall()
-        milliseconds = (time.perf_counter() - started) * 1000
     assert not search.is_short(found)
     return [c.passage.chunk_id for c in search.candidates(found).candidates], milliseconds
+
+
+async def _sql_time(connection: Connection, query: str, values: Mapping[str, Any]) -> float:
+    """Return the milliseconds that the server plans and executes."""
+    cursor = await connection.execute(f"EXPLAIN (ANALYZE, TIMING OFF, FORMAT JSON) {query}", values)
+    row = await cursor.fetchone()
+    assert row is not None
+    return float(row[0][0]["Planning Time"] + row[0][0]["Execution Time"])
 
 
 if __name__ == "__main__":

@@ -9,17 +9,14 @@ postings, with the triggers off. Both have every index: HNSW, keys, metadata, wo
 
 import argparse
 import asyncio
-import os
-import time
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from psycopg.types.json import Jsonb
 
 import corpus
+from costs import Cost, now
 from loading import database
 from ragcore.adapters.postgres.chunks import copy_chunks
 from ragcore.adapters.postgres.collections import PostgresCollections
@@ -33,17 +30,6 @@ OURS, BARE = "bench-inserts-ours", "bench-inserts-bare"
 BLOCK = 50
 POSTINGS = ("int8", "int2", "int2", "text")
 ROWS = ("text", "vector", "jsonb", "int8", "int8", "text", "int4", "int4", "text", "text", "bool")
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """Seconds by the clock and of processor, the server's and our own."""
-
-    wall: float = 0.0
-    processor: float = 0.0
-
-    def __add__(self, other: "Cost") -> "Cost":
-        return Cost(self.wall + other.wall, self.processor + other.processor)
 
 
 async def main() -> None:
@@ -89,7 +75,7 @@ async def _make_anew(pool: Pool) -> None:
 async def _insert(
     connection: Connection, number: int, chunks: Sequence[Chunk], vectors: Vectors
 ) -> Cost:
-    before = _clock(connection)
+    before = now(connection)
     async with connection.transaction():
         await copy_chunks(
             connection,
@@ -99,14 +85,14 @@ async def _insert(
             chunks=chunks,
             vectors=vectors,
         )
-    return _since(before, connection)
+    return now(connection) - before
 
 
 async def _copy(
     connection: Connection, number: int, chunks: Sequence[Chunk], vectors: Vectors
 ) -> Cost:
     postings, numbers = await _written(connection, number)
-    before = _clock(connection)
+    before = now(connection)
     async with connection.transaction(), connection.cursor() as cursor:
         async with cursor.copy(
             f'COPY vecs."{BARE}" (id, vec, metadata, chunk_no, document_no, document_id, ordinal,'
@@ -136,19 +122,7 @@ async def _copy(
             copy.set_types(POSTINGS)
             for posting in postings:
                 await copy.write_row(posting)
-    return _since(before, connection)
-
-
-def _clock(connection: Connection) -> Cost:
-    """Read the clocks. The server process must be on this machine for its processor time."""
-    stat = Path(f"/proc/{connection.info.backend_pid}/stat").read_text().rpartition(")")[2].split()
-    server = (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
-    return Cost(time.perf_counter(), time.process_time() + server)
-
-
-def _since(before: Cost, connection: Connection) -> Cost:
-    now = _clock(connection)
-    return Cost(now.wall - before.wall, now.processor - before.processor)
+    return now(connection) - before
 
 
 async def _written(

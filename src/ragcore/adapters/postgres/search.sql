@@ -26,12 +26,12 @@ WHERE extname = 'vector';
     SELECT term, idf
     FROM (SELECT *, sum(frequency) OVER (ORDER BY frequency, term) AS running FROM terms) ranked
     WHERE frequency > 0
-      AND (running <= %(postings)s OR running - frequency < 4 * %(keyword_limit)s)
+      AND (running <= %(postings)s OR running - frequency < 10 * %(keyword_limit)s)
 ), wanted AS MATERIALIZED (
     -- Where common words are still to be added, more chunks than asked for may come out on top.
     SELECT CASE WHEN (SELECT count(*) FROM essential)
                    < (SELECT count(*) FROM terms WHERE frequency > 0)
-                THEN 4 ELSE 1 END * %(keyword_limit)s AS rows
+                THEN 10 ELSE 1 END * %(keyword_limit)s AS rows
 ), worded AS MATERIALIZED (
     {worded}
 ), scored AS MATERIALIZED (
