@@ -11,11 +11,11 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
 from ragcore.adapters.docling import (
     chunker,
@@ -32,6 +32,7 @@ from ragcore.adapters.docling.options import ConversionOptions
 from ragcore.errors import NoTextFound
 from ragcore.model import Chunk, ConvertedDocument, ReadingReport, Stage
 from ragcore.ports import ConversionRequest
+from ragcore.steps.identity import clean_title
 
 if TYPE_CHECKING:
     from docling_core.types.doc.document import DoclingDocument
@@ -68,9 +69,9 @@ def convert(
     markdown_path, docling_path = _write_down(result.document, markdown, request.directory)
     return ConvertedDocument(
         chunks=tuple(chunks),
-        title=result.title,
+        title=clean_title(result.title) or title_of(request.filename),
         language=main_language(chunks),
-        extracted=result.extracted,
+        extracted=storable(result.extracted),
         report=_report(source, result, chunks),
         markdown_path=str(markdown_path),
         docling_path=str(docling_path),
@@ -194,6 +195,25 @@ def _require_text(chunks: Sequence[Chunk], result: reading.Reading) -> None:
         return
     reasons = "; ".join(result.warnings) or "it is empty, or holds pictures only"
     raise NoTextFound(f"no text was found in the file: {reasons}")
+
+
+def title_of(filename: str | None) -> str | None:
+    """Make a title of a file's name: without folders and ending."""
+    name = PurePosixPath((filename or "").replace("\\", "/")).name
+    return clean_title(PurePosixPath(name).stem)
+
+
+def storable(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Clean every text among the facts: metadata of files hold NUL, which PostgreSQL refuses."""
+    return {name: _storable(value) for name, value in facts.items()}
+
+
+def _storable(value: Any) -> Any:
+    if isinstance(value, str):
+        return encodings.clean(value).text
+    if isinstance(value, list | tuple):
+        return [_storable(item) for item in value]
+    return storable(value) if isinstance(value, Mapping) else value
 
 
 def main_language(chunks: Sequence[Chunk]) -> str | None:
