@@ -3,9 +3,9 @@
 import asyncio
 import logging
 import sys
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ragcore.cli.output import errors_told, stderr_console
 from ragcore.errors import NotConfigured
@@ -83,11 +83,7 @@ async def opened_runtime() -> "AsyncIterator[Runtime]":
         yield runtime
 
 
-def run_async(main: Callable[[], Awaitable[Result]], *, as_json: bool) -> Result:
+def run_async(main: Callable[[], Coroutine[Any, Any, Result]], *, as_json: bool) -> Result:
     """Run a command's coroutine to its end, telling errors as `errors_told` does."""
-
-    async def run() -> Result:
-        return await main()
-
     with errors_told(as_json=as_json):
-        return asyncio.run(run())
+        return asyncio.run(main())
