@@ -128,6 +128,7 @@ async def _search(
         vector_limit=TOP_K,
         keyword_limit=TOP_K,
         exact_rows=2000,
+        postings=30_000,
     )
     query, values = search.statement()
     async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:

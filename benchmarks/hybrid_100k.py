@@ -19,7 +19,6 @@ import statistics
 import time
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -109,10 +108,11 @@ async def _by_words(pool: Pool, name: str, text: str, limit: int) -> tuple[Seque
         vector_limit=0,
         keyword_limit=50,
         exact_rows=2000,
+        postings=limit,
     )
     started = time.perf_counter()
     async with pool.connection() as connection:
-        rows = await _run(connection, replace(search, postings=limit))
+        rows = await _run(connection, search)
     milliseconds = (time.perf_counter() - started) * 1000
     ranked = sorted(search.candidates(rows).candidates, key=lambda c: c.keyword_rank or 0)
     return [c.passage.chunk_id.removeprefix("npl-") for c in ranked], milliseconds

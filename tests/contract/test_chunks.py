@@ -81,10 +81,10 @@ class TestPostgresChunks(ChunkStoreContract):
 
 
 class TestPostgresChunksThroughTheIndex(ChunkStoreContract):
-    """The same promises where nothing is scanned exactly: every search walks the vector index."""
+    """The same promises where nothing is scanned exactly and frequent words are only looked up."""
 
     @pytest.fixture
     async def chunks(self, database_url: str) -> AsyncIterator[InPostgres]:
         async with open_pool(database_url, size=2) as pool:
             await PostgresCollections(pool).open(COLLECTION, embedding=SPEC, chunker="test")
-            yield InPostgres(pool, exact_rows=0)
+            yield InPostgres(pool, exact_rows=0, postings=1)

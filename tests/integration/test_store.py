@@ -369,6 +369,24 @@ async def test_a_broad_filter_walks_the_index_and_loses_nothing(database_url: st
         )
 
 
+async def test_frequent_words_that_are_only_looked_up_change_no_score(database_url: str) -> None:
+    """`zebra` (100 chunks) proposes; `crossing` (300) is looked up for what it proposes."""
+    async with opened(database_url, postings=1) as (pool, bounded):
+        number = await add_document(pool, "d")
+        chunks = [
+            *made(200, of="b", text="a crossing of roads {n}"),
+            *made(100, of="a", text="zebra crossing {n} {n}"),
+        ]
+        async with pool.connection() as connection, connection.transaction():
+            await replace(connection, number, chunks, vectors(300))
+        wanted = {"vector": None, "text": "zebra crossing", "keyword_limit": 10}
+        cut = await bounded.candidates("notes", **wanted)
+        full = await PostgresChunks(pool).candidates("notes", **wanted)
+        assert cut == full
+        assert len(cut.candidates) == 10
+        assert all(set(c.matched) == {"zebra", "cross"} for c in cut.candidates)
+
+
 async def test_settings_of_a_search_do_not_outlive_it(database_url: str) -> None:
     """Behind a pooler the next transaction may be somebody else's."""
     async with opened(database_url, size=1) as (pool, store):

@@ -36,14 +36,10 @@ class Search:
     keyword_limit: int
     exact_rows: int
     """Up to so many rows are scanned exactly."""
+    postings: int
+    """Most postings read to propose chunks; the words more frequent than that are looked up."""
     chunk_ids: Sequence[str] | None = None
     """Only these chunks, where given."""
-    postings: int = 30_000
-    """Most postings read to propose chunks; the words more frequent than that are looked up.
-
-    Among 100,000 chunks the ten best of NPL's long questions are then 97 % those of the full
-    ranking (benchmarks/hybrid_100k.py); five-word questions are mostly ranked in full.
-    """
 
     @property
     def is_filtered(self) -> bool:
