@@ -219,7 +219,7 @@ def _best(fusions: Iterable[Fusion], top_k: int, *, explain: bool) -> list[Passa
 
 
 def _passage(ranked: Ranked, rank: int, explain: bool) -> Passage:
-    explanation = replace(ranked.explanation, fused_rank=rank) if explain else None
+    explanation = ranked.explained(rank) if explain else None
     return replace(ranked.candidate.passage, score=ranked.score, explanation=explanation)
 
 

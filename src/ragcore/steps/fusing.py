@@ -39,7 +39,18 @@ class Ranked:
     """Comparable between collections that share an embedding model; unbounded."""
     score: float
     """0…1, in the same order as `value`."""
-    explanation: Explanation
+
+    def explained(self, rank: int) -> Explanation:
+        """Return why it stands at `rank`, from 1, in the fused order."""
+        return Explanation(
+            vector_rank=self.candidate.vector_rank,
+            cosine=self.candidate.cosine,
+            keyword_rank=self.candidate.keyword_rank,
+            bm25=self.candidate.bm25,
+            fused_rank=rank,
+            fused_score=self.value,
+            matched=self.candidate.matched,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +80,8 @@ def fuse(
     ]
     judged.sort(key=lambda pair: (-pair[0], *_tie_break(pair[1])))
     ranked = tuple(
-        Ranked(
-            candidate=candidate,
-            value=value,
-            score=_shown_score(value, mode),
-            explanation=_explain(candidate, rank, value),
-        )
-        for rank, (value, candidate) in enumerate(judged, start=1)
+        Ranked(candidate=candidate, value=value, score=_shown_score(value, mode))
+        for value, candidate in judged
     )
     return Fusion(ranked=ranked, weights=_weights(candidates, mode, best_bm25))
 
@@ -137,18 +143,6 @@ def _shown_score(value: float, mode: SearchMode) -> float:
     if mode == "hybrid":
         return 1 / (1 + exp(-_STEEPNESS * (max(min(value, 9.0), -9.0) - _EVEN_STRENGTH)))
     return max(0.0, min(1.0, value))
-
-
-def _explain(candidate: Candidate, rank: int, value: float) -> Explanation:
-    return Explanation(
-        vector_rank=candidate.vector_rank,
-        cosine=candidate.cosine,
-        keyword_rank=candidate.keyword_rank,
-        bm25=candidate.bm25,
-        fused_rank=rank,
-        fused_score=value,
-        matched=candidate.matched,
-    )
 
 
 def _weights(candidates: Candidates, mode: SearchMode, best_bm25: float) -> Mapping[str, float]:

@@ -70,7 +70,6 @@ def test_scores_lie_between_0_and_1_and_fall_with_the_order(
     scores = [ranked.score for ranked in fusion.ranked]
     assert scores == sorted(scores, reverse=True)
     assert all(0 <= score <= 1 for score in scores)
-    assert [r.explanation.fused_rank for r in fusion.ranked] == list(range(1, len(scores) + 1))
     assert sorted(r.candidate.passage.chunk_id for r in fusion.ranked) == sorted(
         one.passage.chunk_id for one in candidates
     )
