@@ -15,10 +15,14 @@ import asyncio
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from statistics import mean
+from typing import ClassVar
+
+import numpy as np
 
 from judged import Bench, Question, Text, is_tuned_on, open_bench, xquad
+from ragcore.adapters.models.bundled import BundledEmbedder
 from ragcore.adapters.models.extractive import ExtractiveAnswerer
-from ragcore.model import Answer
+from ragcore.model import Answer, Vector, Vectors
 
 OFF_TOPIC = {
     "en": (
@@ -116,11 +120,29 @@ async def _report_off_topic(bench: Bench, language: str) -> None:
 async def _ask(
     bench: Bench, collection: str, question: str, *, leave_out: Question | None = None
 ) -> Answer:
+    remembering = Remembering(bench.model)
     found = await bench.search(question, collection=collection, top_k=7)
     missing = leave_out.relevant if leave_out is not None else frozenset()
     passages = [passage for passage in found if passage.document_id not in missing][:6]
     vector = await bench.embedder.embed_query(question)
-    return await ExtractiveAnswerer(bench.model).answer(question, passages, query_vector=vector)
+    return await ExtractiveAnswerer(remembering).answer(question, passages, query_vector=vector)
+
+
+class Remembering:
+    """The model itself, that computes no sentence twice: the same ones come up all the time."""
+
+    _vectors: ClassVar[dict[str, Vector]] = {}
+
+    def __init__(self, model: BundledEmbedder) -> None:
+        self._model = model
+        self.spec = model.spec
+        self.embed_query = model.embed_query
+
+    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        missing = [text for text in texts if text not in self._vectors]
+        vectors = await self._model.embed_documents(missing)
+        self._vectors.update(zip(missing, vectors, strict=True))
+        return np.stack([self._vectors[text] for text in texts])
 
 
 def _texts(texts: Iterable[Text], parity: int) -> Sequence[Text]:
