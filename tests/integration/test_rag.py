@@ -256,3 +256,17 @@ async def test_a_killed_ingest_is_done_again_without_a_trace(
         assert len(await rag.chunks(job.document_id)) == job.chunks
         states = {job.status: job.outcome for job in await rag.runtime.catalog.jobs()}
         assert "queued" not in states
+
+
+async def test_deleting_a_document_takes_nodes_added_to_it(rag: Rag) -> None:
+    from llama_index.core.schema import NodeRelationship, RelatedNodeInfo, TextNode
+
+    await rag.ingest_text(FERRY, document_id="ferry")
+    source = {NodeRelationship.SOURCE: RelatedNodeInfo(node_id="ferry")}
+    vector = await rag.runtime.model.embed_query("captain")
+    note = TextNode(text="The captain is Ann.", relationships=source, embedding=vector.tolist())
+    other = TextNode(text="The cook is Bob.", embedding=vector.tolist())
+    await rag.vector_store().async_add([note, other])
+    await rag.delete("ferry")
+    texts = [hit.text for hit in await rag.search("Who is the captain, and who is the cook?")]
+    assert texts == ["The cook is Bob."]

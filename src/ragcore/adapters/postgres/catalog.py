@@ -264,7 +264,8 @@ class PostgresCatalog:
         async with self._transaction() as connection:
             found = await _all(connection, "lock_documents", wanted)
             numbers = [row["document_no"] for row in found]
-            removed = 0
+            ids = [row["document_id"] for row in found]
+            removed = await chunks.delete_nodes_of(connection, collection, ids) if ids else 0
             for number in numbers:
                 removed += await chunks.delete_document_chunks(connection, collection, number)
             await connection.execute(SQL["cancel_jobs_of"], {"document_nos": numbers})
@@ -272,7 +273,7 @@ class PostgresCatalog:
             await connection.execute(SQL["delete_documents"], {"document_nos": numbers})
         return DeletionReceipt(
             collection=collection,
-            document_ids=tuple(row["document_id"] for row in found),
+            document_ids=tuple(ids),
             chunks=removed,
             versions=versions.rowcount,
             blobs=0,

@@ -43,6 +43,14 @@ async def delete_document_chunks(connection: Connection, collection: str, docume
     return (await connection.execute(query, {"document_no": document_no})).rowcount
 
 
+async def delete_nodes_of(
+    connection: Connection, collection: str, document_ids: Sequence[str]
+) -> int:
+    """Delete what LlamaIndex users added to these documents; return how many rows there were."""
+    query = _of(collection, "delete_nodes_of")
+    return (await connection.execute(query, {"document_ids": list(document_ids)})).rowcount
+
+
 async def copy_chunks(
     connection: Connection,
     collection: str,

@@ -4,6 +4,10 @@
 -- name: delete_document_chunks
 DELETE FROM vecs."{collection}" WHERE document_no = %(document_no)s;
 
+-- name: delete_nodes_of
+-- Nodes that a LlamaIndex user added to these documents, beside what was ingested of them.
+DELETE FROM vecs."{collection}" WHERE own_metadata AND document_id = ANY(%(document_ids)s);
+
 -- name: copy_chunks
 COPY vecs."{collection}" (id, vec, metadata, document_no, document_id, ordinal, tokens, language,
                           config, context, own_metadata)
