@@ -1,8 +1,7 @@
 from collections.abc import Iterator
 
-from ragcore_api.errors import STATUS, problems, status_of
-
 from ragcore import errors
+from ragcore_api.errors import STATUS, problems, status_of
 
 
 def every_error(kind: type[errors.RagError] = errors.RagError) -> Iterator[type[errors.RagError]]:

@@ -1,10 +1,11 @@
 import httpx
 import pytest
-from ragcore_api.guard import LoopbackOnly, RequestIds
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse
 from starlette.routing import Route
+
+from ragcore_api.guard import LoopbackOnly, RequestIds
 
 
 async def _request_id(request: Request) -> PlainTextResponse:

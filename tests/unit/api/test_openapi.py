@@ -1,9 +1,9 @@
 from typing import Any
 
 import pytest
-from ragcore_api.main import create_app
 
 from ragcore.settings import Settings
+from ragcore_api.main import create_app
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,5 @@
 from uuid import UUID
 
-from ragcore_api.schemas import AnswerOut, DocumentOut, JobOut, SearchOut
-
 from ragcore.model import (
     Answer,
     Citation,
@@ -13,6 +11,7 @@ from ragcore.model import (
     Place,
     SearchResult,
 )
+from ragcore_api.schemas import AnswerOut, DocumentOut, JobOut, SearchOut
 
 PASSAGE = Passage(
     chunk_id="c",

@@ -2,13 +2,13 @@ import hashlib
 
 import httpx
 import pytest
-from ragcore_api.uploads import field_of, files_of, form_of, metadata_of, pieces_of
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
 from ragcore.errors import DocumentTooLarge, InvalidInput
+from ragcore_api.uploads import field_of, files_of, form_of, metadata_of, pieces_of
 
 MAX_BYTES = 3 * 2**20
 
