@@ -12,9 +12,12 @@ PYTHON ?= $(shell for python in python3 python3.11 python3.12 python3.13; do \
 	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& { echo "$$python"; break; }; done)
 
-# Copies, not links: the cache of the package manager may lie on another file system. The two
-# variables below keep pip quiet when root runs it; it only ever writes into $(VENV).
+# Copies, not links: the cache of the package manager may lie on another file system. Certificates
+# are those of the system, as a network with a proxy of its own needs. The PIP_ variables keep pip
+# quiet when root runs it; it only ever writes into $(VENV). uv does not read pip's configuration:
+# `install` hands it the package index that pip was told of.
 export UV_LINK_MODE := copy
+export UV_SYSTEM_CERTS ?= true
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
@@ -38,7 +41,9 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv --clear $(VENV)
 	@$(BIN)/python -c 'import uv' 2>/dev/null || $(BIN)/python -m pip install --quiet uv
 	@echo "Installing into $(VENV) (the first time takes a few minutes)"
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[all]' --group dev
+	@index=$${PIP_INDEX_URL:-$$($(BIN)/python -m pip config get global.index-url 2>/dev/null || true)}; \
+		$(BIN)/uv pip install --quiet --python $(BIN)/python $${index:+--default-index "$$index"} \
+		-c constraints.txt -e '.[all]' --group dev
 	@touch $@
 
 .PHONY: demo
