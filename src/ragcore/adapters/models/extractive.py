@@ -2,7 +2,7 @@
 
 A sentence is judged by its meaning (the embedding model's cosine to the question, on the model's
 own scale) and its words (the share of the question's rare words it holds). Below a threshold
-nothing is answered: 95 of 100 of XQuAD's questions are declined where their article is missing, and
+nothing is answered: some 95 of 100 XQuAD questions are declined where their article is missing, and
 3 of 100 where it is there (benchmarks/answers.py).
 """
 
