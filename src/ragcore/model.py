@@ -108,6 +108,16 @@ class ReadingReport:
     characters: int = 0
     warnings: tuple[str, ...] = ()
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Whether somebody should look at the document: parts of it were lost or guessed."""
+        return bool(
+            self.pages_without_text
+            or self.replaced_characters
+            or self.warnings
+            or (self.ocr_confidence is not None and self.ocr_confidence < 0.8)
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Place:

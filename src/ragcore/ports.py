@@ -328,10 +328,14 @@ class Catalog(Protocol):
         collection: str,
         *,
         filters: Filter | None = None,
+        doubtful: bool = False,
         limit: int = 50,
         after: str | None = None,
     ) -> Sequence[Document]:
-        """In order of document_id, after that id when one is given."""
+        """In order of document_id, after that id when one is given.
+
+        `doubtful`: only those whose reading report says so.
+        """
         ...
 
     async def reading_report(self, collection: str, document_id: str) -> ReadingReport:

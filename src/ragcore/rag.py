@@ -341,12 +341,20 @@ class Rag:
         *,
         collection: str | None = None,
         filters: Filters | None = None,
+        doubtful: bool = False,
         limit: int = 50,
         after: str | None = None,
     ) -> Sequence[Document]:
-        """Return documents in order of their ids, after the id `after`."""
+        """Return documents in order of their ids, after the id `after`.
+
+        `doubtful`: only those that were badly read, as their `reading_report` tells.
+        """
         return await self._runtime.catalog.documents(
-            collection or self.collection, filters=_filter(filters), limit=limit, after=after
+            collection or self.collection,
+            filters=_filter(filters),
+            doubtful=doubtful,
+            limit=limit,
+            after=after,
         )
 
     async def document(self, document_id: str, *, collection: str | None = None) -> Document:

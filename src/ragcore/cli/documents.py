@@ -23,6 +23,10 @@ DocumentId = Annotated[str, typer.Argument(metavar="DOCUMENT_ID", help="As `docs
 def list_documents(
     collection: options.Collection = None,
     filters: options.Filters = None,
+    doubtful: Annotated[
+        bool,
+        typer.Option("--doubtful", help="Only those that were badly read; `docs show` says why."),
+    ] = False,
     limit: Annotated[int, typer.Option(min=1, max=1000, help="Most documents shown.")] = 50,
     after: Annotated[
         str | None, typer.Option(help="Go on after this document id.", metavar="DOCUMENT_ID")
@@ -35,6 +39,7 @@ def list_documents(
     Examples:
       ragcore docs list
       ragcore docs list --filter language=ru --limit 10
+      ragcore docs list --doubtful
       ragcore docs list --json | jq -r '.documents[].document_id'
     """
 
@@ -43,6 +48,7 @@ def list_documents(
             return await runtime.catalog.documents(
                 collection or runtime.settings.collection,
                 filters=options.parsed_filters(filters),
+                doubtful=doubtful,
                 limit=limit,
                 after=after,
             )

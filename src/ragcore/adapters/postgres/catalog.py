@@ -219,11 +219,18 @@ class PostgresCatalog:
         collection: str,
         *,
         filters: Filter | None = None,
+        doubtful: bool = False,
         limit: int = 50,
         after: str | None = None,
     ) -> Sequence[Document]:
         condition, parameters = _document_filter(filters)
-        wanted = {"collection": collection, "limit": limit, "after": after, **parameters}
+        wanted = {
+            "collection": collection,
+            "doubtful": doubtful,
+            "limit": limit,
+            "after": after,
+            **parameters,
+        }
         query = SQL["documents"].replace("{filter}", condition)
         async with self._transaction() as connection:
             return [_document(row) for row in await _rows(connection, query, wanted)]

@@ -197,6 +197,11 @@ FROM ragcore.documents d
 JOIN ragcore.versions v ON v.version_id = d.version_id
 WHERE d.collection = %(collection)s
   AND (%(after)s::text IS NULL OR d.document_id > %(after)s)
+  AND (NOT %(doubtful)s  -- as ReadingReport.is_doubtful
+       OR jsonb_array_length(v.report -> 'pages_without_text') > 0
+       OR jsonb_array_length(v.report -> 'warnings') > 0
+       OR (v.report ->> 'replaced_characters')::integer > 0
+       OR (v.report ->> 'ocr_confidence')::real < 0.8)
   AND {filter}
 ORDER BY d.document_id
 LIMIT %(limit)s;

@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from datetime import timedelta
 from hashlib import sha256
+from typing import Any
 from uuid import UUID, uuid4
 
 import numpy as np
@@ -308,6 +309,27 @@ class CatalogContract:
         await ingest(catalog, submission("three", document_id="c"), "three")
         found = await catalog.documents("default", filters=filters)
         assert [d.document_id for d in found] == expected
+
+    @pytest.mark.parametrize(
+        "doubt",
+        [
+            {"pages_without_text": (2,)},
+            {"ocr_confidence": 0.5},
+            {"replaced_characters": 1},
+            {"warnings": ("a table was lost",)},
+        ],
+        ids=lambda doubt: next(iter(doubt)),
+    )
+    async def test_badly_read_documents_can_be_found(
+        self, catalog: Catalog, doubt: dict[str, Any]
+    ) -> None:
+        await ingest(catalog, submission("fine", document_id="fine"), "fine")
+        job = (await catalog.submit(submission("bad", document_id="bad"))).job
+        version = indexed("bad")
+        version = replace(version, report=replace(version.report, **doubt))
+        await catalog.put_in_place(await claimed(catalog, job.job_id), version)
+        found = await catalog.documents("default", doubtful=True)
+        assert [d.document_id for d in found] == ["bad"]
 
     async def test_a_document_is_described_anew(self, catalog: Catalog) -> None:
         await ingest(catalog, submission("one", metadata={"year": 1}), "one")

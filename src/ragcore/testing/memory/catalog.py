@@ -240,6 +240,7 @@ class MemoryCatalog:
         collection: str,
         *,
         filters: Filter | None = None,
+        doubtful: bool = False,
         limit: int = 50,
         after: str | None = None,
     ) -> Sequence[Document]:
@@ -249,6 +250,7 @@ class MemoryCatalog:
             if entry.document.collection == collection
             and entry.current is not None
             and (after is None or document_id > after)
+            and (not doubtful or _is_doubtful(entry))
             and (filters is None or filtering.matches(filters, filtering.fields_of(entry.document)))
         ]
         return found[:limit]
@@ -422,6 +424,13 @@ def _is_live(version: _Version, entry: _Entry) -> bool:
     newest = 0 if entry.current is None else entry.current.sequence
     return version.state in ("pending", "current") or (
         version.state == "failed" and version.sequence > newest
+    )
+
+
+def _is_doubtful(entry: _Entry) -> bool:
+    current = entry.current
+    return (
+        current is not None and current.indexed is not None and current.indexed.report.is_doubtful
     )
 
 
