@@ -3,9 +3,9 @@
     python benchmarks/retrieval.py [--sets xquad npl mixed] [--every N]
 
 Runs `flows.search.Search` over an embedded PostgreSQL. Cells are R@1 / nDCG@10. What was tuned was
-tuned on half of XQuAD's articles: `tuned on` and `held out` are the two halves, No constant was
-tuned on NPL, whose figures were in sight when the way of fusing was chosen. `rrf` is what equal-weight reciprocal rank fusion (k = 60) makes of the same
-two legs.
+tuned on half of XQuAD's articles: `tuned on` and `held out` are the two halves. No constant was
+tuned on NPL, but its figures were in sight when the way of fusing was chosen. `rrf` is what
+equal-weight reciprocal rank fusion (k = 60) makes of the same two legs.
 """
 
 import argparse

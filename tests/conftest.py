@@ -14,6 +14,7 @@ from itertools import count
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+import hypothesis
 import psycopg
 import pytest
 import redis
@@ -21,6 +22,10 @@ import redis
 from ragcore.embedded import EmbeddedServers, embedded_servers
 from ragcore.embedded.machine import package_directory
 from ragcore.embedded.run_directory import RunDirectory
+
+# A busy machine is no failure of the code: properties have no time limit.
+hypothesis.settings.register_profile("ragcore", deadline=None)
+hypothesis.settings.load_profile("ragcore")
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 
