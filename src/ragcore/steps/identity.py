@@ -7,6 +7,8 @@ from hashlib import blake2b
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+from anyascii import anyascii
+
 from ragcore.errors import InvalidInput
 from ragcore.model import EmbeddingSpec, Metadata
 
@@ -19,9 +21,9 @@ _MAX_DEPTH = 16
 def id_from_uri(uri: str) -> str:
     """Return the id of the document at `uri`: readable, stable, one path segment.
 
-    The last segment's ASCII part, `~`, and 64 bits of the URI's hash.
+    The last segment in Latin letters, `~`, and 64 bits of the URI's hash.
     """
-    name = unquote(urlsplit(uri).path).rstrip("/").rpartition("/")[2]
+    name = anyascii(unquote(urlsplit(uri).path).rstrip("/").rpartition("/")[2])
     readable = re.sub(r"[^A-Za-z0-9._-]+", "-", name).strip("-.")[:80]
     digest = blake2b(uri.encode(), digest_size=8).hexdigest()
     return f"{readable}~{digest}" if readable else digest
