@@ -1,13 +1,11 @@
 """`ragcore doctor`: what is configured, whether it answers, which version it is, and what to do."""
 
-import asyncio
 import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -64,6 +62,8 @@ def doctor(as_json: options.AsJson = False) -> None:
       ragcore doctor
       ragcore doctor --json | jq '.checks[] | select(.state == "problem")'
     """
+    import asyncio
+
     with output.errors_told(as_json=as_json):
         settings = load_settings()
         findings = asyncio.run(examine(settings))
@@ -79,6 +79,8 @@ def doctor(as_json: options.AsJson = False) -> None:
 
 async def examine(settings: "Settings") -> list[Finding]:
     """Look at everything, the servers at the same time, in a fixed order."""
+    import asyncio
+
     servers = await asyncio.gather(
         _answer("database", _database(settings)),
         _answer("queue", _queue(settings)),
@@ -162,6 +164,8 @@ def _is_held(run: "RunDirectory") -> bool:
 
 async def _answer(name: str, check: Awaitable[Finding]) -> Finding:
     """Await a check: no answer in time, and an error, are findings, too."""
+    import asyncio
+
     try:
         return await asyncio.wait_for(check, _ANSWER_SECONDS)
     except TimeoutError:
@@ -343,6 +347,8 @@ def _first_line(program: str) -> str:
 
 
 def _version_of(package: str) -> str:
+    from importlib.metadata import PackageNotFoundError, version
+
     try:
         return version(package)
     except PackageNotFoundError:

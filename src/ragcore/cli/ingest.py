@@ -1,6 +1,5 @@
 """`ragcore ingest`: files, folders and standard input into a collection."""
 
-import asyncio
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -157,6 +156,8 @@ async def _ingest_all(
     rag: "Rag", sources: Sequence[str], said: _Said, jobs: int | None, progress: IngestProgress
 ) -> list[_Result]:
     """Ingest every source, a few at a time, and return the results in the order given."""
+    import asyncio
+
     waiting = iter(enumerate(sources))
     results: dict[int, list[_Result]] = {}
 
@@ -202,6 +203,8 @@ async def _submit(
         "on_progress": on_progress,
     }
     if source == _STDIN:
+        import asyncio
+
         text = await asyncio.to_thread(sys.stdin.read)
         return [await rag.ingest_text(text, **common)]
     return await rag.ingest(source, **common)

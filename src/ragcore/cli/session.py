@@ -1,6 +1,5 @@
 """From the environment to open resources, for as long as one command runs."""
 
-import asyncio
 import logging
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
@@ -85,5 +84,7 @@ async def opened_runtime() -> "AsyncIterator[Runtime]":
 
 def run_async(main: Callable[[], Coroutine[Any, Any, Result]], *, as_json: bool) -> Result:
     """Run a command's coroutine to its end, telling errors as `errors_told` does."""
+    import asyncio  # here and below: `--help` does without it
+
     with errors_told(as_json=as_json):
         return asyncio.run(main())

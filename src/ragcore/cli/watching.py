@@ -1,6 +1,5 @@
 """Which files changed, by looking again: works on every file system, network mounts included."""
 
-import asyncio
 import os
 from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -49,6 +48,8 @@ async def changed_files(
     paths: Sequence[Path], *, known: Snapshot, every_seconds: float = 1.0
 ) -> AsyncGenerator[list[Path], None]:
     """Yield, for ever, the files that were added or changed since they were last yielded."""
+    import asyncio
+
     known = dict(known)
     before: Snapshot = known
     while True:
