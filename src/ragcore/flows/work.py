@@ -36,7 +36,7 @@ class Work:
     """Claim jobs and bring them to an end, in a worker or inline: it is the same code.
 
     A job is held by a lease that a heartbeat renews; whoever stops renewing loses it, and whoever
-    lost it can't write. Cancelling the call gives the job up: `cancel` says whether for good.
+    lost it can't write. Cancelling the call gives the job back to the queue.
     """
 
     catalog: Catalog
