@@ -12,10 +12,10 @@ import uvicorn
 from fastapi import FastAPI
 
 from ragcore import __version__
-from ragcore.errors import InvalidInput, ModelUnavailable, RagError
+from ragcore.errors import InvalidInput, ModelUnavailable, NotConfigured, RagError
 from ragcore.rag import Rag
 from ragcore.runtime import open_doorbell
-from ragcore.settings import Settings
+from ragcore.settings import Settings, require_loopback
 from ragcore_api import errors
 from ragcore_api.guard import LoopbackOnly, RequestIds
 from ragcore_api.routes import documents, health, ingest, jobs, questions
@@ -25,11 +25,19 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT. Exits with 1 and one line when it can't start."""
+    """Serve until SIGTERM or SIGINT. Exits with 1 and one line when it can't start.
+
+    Refuses to listen where other machines reach it: nobody is asked for a key yet.
+    """
     settings = Settings()
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
     )
+    try:
+        require_loopback(settings.host)
+    except NotConfigured as error:
+        log.error("%s: %s", error.code, error)
+        sys.exit(1)
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,

@@ -21,12 +21,11 @@ from ragcore.embedded.machine import free_port, make_data_directory
 from ragcore.embedded.processes import Processes
 from ragcore.embedded.run_directory import RunDirectory
 from ragcore.errors import Conflict, MissingExtra, NotConfigured, RagError
-from ragcore.settings import Settings
+from ragcore.settings import Settings, require_loopback
 
 PYTHON = (sys.executable, "-P")
 """What lies in the caller's directory must not shadow modules."""
 
-_LOOPBACK = ("127.0.0.1", "::1", "localhost")
 _POLL_SECONDS = 0.1
 
 _log = logging.getLogger(__name__)
@@ -48,7 +47,7 @@ async def run_stack(settings: Settings, *, on_ready: Callable[[str], None]) -> N
         raise Conflict(f"ragcore is already up in {str(settings.data_dir)!r}; see `ragcore down`")
     try:
         settings = settings.model_copy(update={"port": _usable_port(settings)})
-        url = f"http://{settings.host}:{settings.port}"
+        url = f"http://{_authority(settings)}"
         run.write_state({"pid": os.getpid(), "url": url, "ready": False})
         async with _servers(settings), _services(settings) as services:
             await _first_of(stop.wait(), _answering(settings), services.until_one_ends())
@@ -89,11 +88,7 @@ def _stop_signal() -> asyncio.Event:
 
 def _usable_port(settings: Settings) -> int:
     """Return the port to listen on. Raises NotConfigured when it is taken or too open."""
-    if settings.host not in _LOOPBACK:
-        raise NotConfigured(
-            f"RAGCORE_HOST {settings.host!r} can be reached from other machines and the API asks "
-            "for no key; use 127.0.0.1 and put a proxy that does in front of it"
-        )
+    require_loopback(settings.host)
     if settings.port == 0:
         return free_port(None)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
@@ -107,6 +102,12 @@ def _usable_port(settings: Settings) -> int:
                 "choose another with --port or RAGCORE_PORT, 0 for a free one"
             ) from error
     return settings.port
+
+
+def _authority(settings: Settings) -> str:
+    """Host and port as they stand in a URL: an IPv6 address in brackets."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"{host}:{settings.port}"
 
 
 @asynccontextmanager
@@ -136,7 +137,8 @@ def _require(module: str, *, extra: str) -> None:
 
 async def _answering(settings: Settings) -> None:
     """Return when the API says that it is ready."""
-    request = f"GET /health/ready HTTP/1.1\r\nHost: {settings.host}\r\nConnection: close\r\n\r\n"
+    host = _authority(settings)
+    request = f"GET /health/ready HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n"
     while True:
         try:
             reader, writer = await asyncio.open_connection(settings.host, settings.port)
