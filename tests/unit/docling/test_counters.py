@@ -25,3 +25,8 @@ def test_a_lent_counter_counts_as_its_owner_does() -> None:
 def test_an_unknown_counter_is_named() -> None:
     with pytest.raises(NotConfigured, match="'abacus'"):
         counters.load("abacus", None)
+
+
+def test_a_lent_bound_covers_letters_that_tokenizers_decompose() -> None:
+    ligatures = "\N{ARABIC LIGATURE SALLALLAHOU ALAYHE WASALLAM}" * 10
+    assert counters.load("bytes", MODELS)(ligatures) > 10 * 18

@@ -14,13 +14,13 @@ _SPECIAL_TOKENS = 3
 
 @lru_cache(maxsize=8)
 def load(name: str, loader: str | None) -> Counter:
-    """Return the counter `name`: `bytes`, or what `loader` (`module:function`) makes of the name.
+    """Return what `loader` (`module:function`) makes of the name; without one, only `bytes`.
 
     Loaded once in a child's life. Raises NotConfigured for a name nobody knows.
     """
-    if name == "bytes":
-        return bound
     if loader is None:
+        if name == "bytes":
+            return bound
         raise NotConfigured(f"the token counter {name!r} needs a loader; without one: 'bytes'")
     module, _, function = loader.partition(":")
     make: Callable[[str], Counter] = getattr(importlib.import_module(module), function)
@@ -28,5 +28,5 @@ def load(name: str, loader: str | None) -> Counter:
 
 
 def bound(text: str) -> int:
-    """Return a number of tokens that no tokenizer exceeds: each token spells a byte or more."""
+    """Count a token for each byte: enough for any tokenizer that does not decompose characters."""
     return len(text.encode(errors="replace")) + _SPECIAL_TOKENS
