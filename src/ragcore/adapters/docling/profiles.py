@@ -1,6 +1,5 @@
 """The three ways to lay out PDF pages, each a Docling pipeline kept warm in the process."""
 
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -72,15 +71,14 @@ def _full_pipeline(artifacts_path: Path | None) -> FullPipeline:
             "pdf_profile='full' needs Docling with torch: pip install 'ragcore[docling-full]', "
             "or set pdf_profile to 'fast' or 'layout'"
         ) from error
-    folder = artifacts_path or Path(os.environ.get("DOCLING_ARTIFACTS_PATH", ""))
-    if folder == Path() or not folder.is_dir():
+    if artifacts_path is None or not artifacts_path.is_dir():
         raise NotConfigured(
-            f"pdf_profile='full' needs Docling's models, and {str(folder)!r} is no folder with "
-            "them: run `docling-tools models download` and set DOCLING_ARTIFACTS_PATH"
+            f"pdf_profile='full' needs Docling's models, and {str(artifacts_path)!r} is no folder "
+            "with them: run `docling-tools models download` and set RAGCORE_CONVERSION__ARTIFACTS"
         )
     return FullPipeline(
         ThreadedPdfPipelineOptions(
-            do_ocr=False, artifacts_path=folder, accelerator_options=_accelerator()
+            do_ocr=False, artifacts_path=artifacts_path, accelerator_options=_accelerator()
         )
     )
 
