@@ -24,9 +24,9 @@ ON CONFLICT DO NOTHING
 """
 _USED = """
 UPDATE ragcore.embedding_cache SET used_at = now()
-WHERE model_key = %s AND used_at < now() - interval '1 day' AND text_hash IN (
+WHERE model_key = %s AND text_hash IN (
     SELECT text_hash FROM ragcore.embedding_cache
-    WHERE model_key = %s AND text_hash = ANY(%s)
+    WHERE model_key = %s AND text_hash = ANY(%s) AND used_at < now() - interval '1 day'
     FOR UPDATE SKIP LOCKED
 )
 """

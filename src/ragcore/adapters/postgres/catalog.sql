@@ -1,7 +1,7 @@
 -- name: current_version
 -- The document and its version in place, with what decides whether a submission is a repeat.
 SELECT d.document_no, d.title, d.uri, d.metadata, d.last_sequence,
-       v.version_id, v.sequence, v.sha256, v.fingerprint, v.title AS given_title,
+       v.version_id, v.sequence, v.sha256, v.fingerprint,
        v.chunks, v.pages, v.language
 FROM ragcore.documents d
 JOIN ragcore.versions v ON v.version_id = d.version_id
@@ -110,7 +110,7 @@ SET status = 'succeeded', outcome = %(outcome)s, stage = NULL, progress = 1,
 WHERE job_id = %(job_id)s AND lease_token = %(token)s AND status = 'running';
 
 -- name: version_of_lease
-SELECT sha256, fingerprint, title, uri, metadata, mime_type
+SELECT sha256, fingerprint, title, uri, metadata
 FROM ragcore.versions WHERE version_id = %(version_id)s;
 
 -- name: retire_version

@@ -1,4 +1,4 @@
-"""SQL files read into named queries: all SQL of this package lives in `.sql` files beside it."""
+"""SQL files read into named queries: all but single statements live in `.sql` files beside this."""
 
 import re
 from collections.abc import Mapping
