@@ -1,14 +1,14 @@
 """Exactly what the flows need from outside. A port's docstring is its contract.
 
-Each port has an adapter for the real thing, one in memory (`ragcore.testing.memory`) and one
-contract suite that both must pass.
+Each port has an adapter for the real thing. Stores, converter and embedding model also have one in
+memory (`ragcore.testing.memory`) and a contract suite that both must pass.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Protocol
 from uuid import UUID
 
 from ragcore.model import (
@@ -471,12 +471,4 @@ class Answerer(Protocol):
         self, question: str, passages: Sequence[Passage], *, query_vector: Vector | None = None
     ) -> Answer:
         """Answer from these passages alone, citing them. Raises ModelUnavailable."""
-        ...
-
-
-class Tracer(Protocol):
-    """Where traces go; absent or hanging tracing never slows or stops a caller."""
-
-    def record(self, kind: Literal["ingest", "query"], attributes: Mapping[str, Any]) -> str | None:
-        """Hand over one event and return its trace id, None where there is no tracing."""
         ...
