@@ -23,13 +23,20 @@ async def until_exists(path: Path) -> None:
         await asyncio.sleep(0.01)
 
 
+async def until_run(started: Processes, name: str) -> None:
+    """Wait until it is looked after: a quick program may be done before its starter is."""
+    while name not in started.pids:  # noqa: ASYNC110 - as above
+        await asyncio.sleep(0.01)
+
+
 async def test_lines_carry_the_name_of_their_program(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     done = tmp_path / "done"
     code = f"print('готово'); open({str(done)!r}, 'w'); import time; time.sleep(600)"
-    async with processes(api=code, worker="import time; time.sleep(600)"):
+    async with processes(api=code, worker="import time; time.sleep(600)") as started:
         await until_exists(done)
+        await until_run(started, "api")
     assert "api    | готово\n" in capsys.readouterr().err
 
 
@@ -38,8 +45,9 @@ async def test_a_line_that_never_ends_is_passed_on_in_pieces(
 ) -> None:
     done = tmp_path / "done"
     code = f"print('x' * 300_000, end=''); open({str(done)!r}, 'w'); import time; time.sleep(600)"
-    async with processes(api=code):
+    async with processes(api=code) as started:
         await until_exists(done)
+        await until_run(started, "api")
     assert capsys.readouterr().err.count("x") == 300_000
 
 
