@@ -1,5 +1,6 @@
 """Upload → stored blob, catalogue row, queued job."""
 
+import asyncio
 import hashlib
 import logging
 from collections.abc import AsyncIterator, Mapping
@@ -15,12 +16,15 @@ from ragcore.steps.identity import (
     checked_collection,
     checked_document_id,
     checked_metadata,
+    clean_filename,
     clean_title,
     id_from_bytes,
     id_from_uri,
 )
 
 log = logging.getLogger(__name__)
+
+_PIECE_BYTES = 2**20
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,17 +72,17 @@ class Submit:
         return await self._record(upload, version_id, digest.digest(), size)
 
     async def file(self, path: Path, upload: Upload, *, sha256: bytes, size: int) -> Job:
-        """Queue a local file; an unchanged one is answered without copying a byte of it."""
+        """Queue a local file; an unchanged one is answered without copying a byte of it.
+
+        `sha256` and `size` say whether it is unchanged. One that changes while it is copied is
+        recorded as it was copied. Raises as `stream` does, and OSError for a file that went away.
+        """
         _check(upload)
         if size > self.max_bytes:
             raise self._too_large()
-        version_id = uuid4()
-        submission = self._submission(upload, version_id, sha256, size)
+        submission = self._submission(upload, uuid4(), sha256, size)
         unchanged = await self.catalog.settle_unchanged(submission)
-        if unchanged is not None:
-            return unchanged
-        await self.blobs.put_file(original_key(version_id), path)
-        return await self._record(upload, version_id, sha256, size)
+        return unchanged or await self.stream(_pieces(path), upload)
 
     async def _record(self, upload: Upload, version_id: UUID, sha256: bytes, size: int) -> Job:
         submission = self._submission(upload, version_id, sha256, size)
@@ -99,8 +103,8 @@ class Submit:
             version_id=version_id,
             sha256=sha256,
             size_bytes=size,
-            filename=upload.filename,
-            mime_type=upload.mime_type,
+            filename=clean_filename(upload.filename),
+            mime_type=clean_filename(upload.mime_type),
             title=clean_title(upload.title),
             uri=upload.uri,
             metadata=None if upload.metadata is None else checked_metadata(upload.metadata),
@@ -127,6 +131,15 @@ class Submit:
             f"the document is over {self.max_bytes} bytes; "
             "RAGCORE_CONVERSION__MAX_FILE_MB raises the limit"
         )
+
+
+async def _pieces(path: Path) -> AsyncIterator[bytes]:
+    file = await asyncio.to_thread(path.open, "rb")
+    try:
+        while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+            yield piece
+    finally:
+        file.close()
 
 
 def version_prefix(version_id: UUID) -> str:

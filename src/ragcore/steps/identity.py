@@ -79,6 +79,13 @@ def clean_title(title: str | None) -> str | None:
     return line[:500] or None
 
 
+def clean_filename(name: str | None) -> str | None:
+    """Return a name that can be stored: one line, at most its last 255 characters."""
+    if name is None:
+        return None
+    return "".join(c if c.isprintable() else " " for c in name).strip()[-255:] or None
+
+
 def pipeline_fingerprint(converter: str, embedding: EmbeddingSpec) -> str:
     """Name all that decides a version's chunks and vectors: another value means other rows."""
     parts = (

@@ -121,6 +121,39 @@ async def test_an_unchanged_local_file_is_not_copied(
     assert blobs.files == {}
 
 
+async def test_a_file_that_changes_after_it_was_hashed_is_recorded_as_it_was_copied(
+    submit: Submit, catalog: MemoryCatalog, tmp_path: Path
+) -> None:
+    path = tmp_path / "report.txt"
+    path.write_bytes(b"new")
+    upload = Upload("default", uri=path.as_uri())
+    first = await submit.file(path, upload, sha256=sha256(b"old").digest(), size=3)
+    await put_in_place(catalog, first.job_id)
+    again = await submit.file(path, upload, sha256=sha256(b"old").digest(), size=3)
+    assert again.outcome == "unchanged"  # of what is there now, not of what was hashed
+    new = await submit.file(path, upload, sha256=sha256(b"new").digest(), size=3)
+    assert new.outcome == "unchanged"
+    path.write_bytes(b"old")
+    assert (await submit.file(path, upload, sha256=sha256(b"old").digest(), size=3)).outcome is None
+
+
+async def test_a_file_that_went_away_is_the_callers_error(
+    submit: Submit, blobs: MemoryBlobs, tmp_path: Path
+) -> None:
+    with pytest.raises(FileNotFoundError):
+        await submit.file(tmp_path / "gone", Upload("default"), sha256=b"", size=0)
+    assert blobs.files == {}
+
+
+async def test_names_that_cannot_be_stored_are_cleaned(
+    submit: Submit, catalog: MemoryCatalog
+) -> None:
+    upload = Upload("default", filename="caf\udce9\0.txt", mime_type="text/plain\0")
+    job = await submit.stream(pieces(b"text"), upload)
+    lease = await claimed(catalog, job.job_id)
+    assert (lease.filename, lease.mime_type) == ("caf  .txt", "text/plain")
+
+
 async def test_a_conflicting_key_leaves_its_file_to_the_sweep_only(
     submit: Submit, blobs: MemoryBlobs
 ) -> None:
