@@ -5,11 +5,9 @@ Nothing is opened on import, and what is costly to import is imported where it i
 
 import os
 import socket
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
@@ -108,6 +106,7 @@ async def open_runtime(
     from ragcore.adapters.postgres.collections import PostgresCollections
     from ragcore.adapters.postgres.migrate import migrate
     from ragcore.adapters.postgres.pool import open_pool
+    from ragcore.adapters.work_directory import work_directory
 
     async with AsyncExitStack() as stack:
         await _trace(settings, stack)
@@ -126,6 +125,8 @@ async def open_runtime(
             batch_tokens=settings.embedding.batch_tokens,
             concurrency=settings.embedding.concurrency,
         )
+        # Beside the blobs, where fetching a file is a link and not a copy.
+        directory = await stack.enter_async_context(work_directory(settings.data_dir / "work"))
         converter = open_converter(settings)
         stack.push_async_callback(converter.aclose)
         tokenizer = tokenizer_name(model)
@@ -137,7 +138,7 @@ async def open_runtime(
             blobs=blobs,
             converter=converter,
             embedding=embedding,
-            directory=_work_directory(settings),
+            directory=directory,
             chunker=chunker,
             max_tokens=max_tokens,
             tokenizer=tokenizer,
@@ -307,16 +308,6 @@ def _generator(settings: Settings, extractive: Answerer, stack: AsyncExitStack) 
     )
     stack.push_async_callback(answerer.aclose)
     return answerer
-
-
-def _work_directory(settings: Settings) -> Path:
-    """Return a directory beside the blobs, where fetching a file is a link and not a copy."""
-    directory = settings.data_dir / "work"
-    try:
-        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
-    except OSError:
-        return Path(tempfile.gettempdir())
-    return directory
 
 
 def _owner() -> str:
