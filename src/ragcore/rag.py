@@ -34,7 +34,12 @@ from ragcore.ports import ConversionRequest, Converter, Doorbell, Embedder
 from ragcore.runtime import Runtime, as_embedder, open_converter, open_runtime
 from ragcore.settings import Settings
 from ragcore.steps import filtering
-from ragcore.steps.identity import checked_collection, id_from_uri
+from ragcore.steps.identity import (
+    checked_collection,
+    checked_metadata,
+    clean_title,
+    id_from_uri,
+)
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -391,9 +396,15 @@ class Rag:
         title: str | None = None,
         metadata: Mapping[str, Any] | None = None,
     ) -> Document:
-        """Change a document's title or metadata; nothing is embedded again."""
+        """Change a document's title or metadata; nothing is embedded again.
+
+        Raises DocumentNotFound, InvalidInput for metadata that can't be stored.
+        """
         return await self._runtime.catalog.update_document(
-            collection or self.collection, document_id, title=title, metadata=metadata
+            collection or self.collection,
+            document_id,
+            title=clean_title(title),
+            metadata=None if metadata is None else checked_metadata(metadata),
         )
 
     async def delete(
@@ -486,6 +497,10 @@ class Rag:
         try:
             while not job.is_finished:
                 ran = await work.next(job_id=job.job_id, on_progress=on_progress)
+                if (
+                    ran is None
+                ):  # a worker has it, perhaps one that died: where none is, none sweeps
+                    await catalog.release_expired()
                 job = ran or await catalog.job(job.job_id)
                 if not job.is_finished:
                     await asyncio.sleep(0.2)
@@ -537,6 +552,8 @@ class Opening:
             embedder = None
             if self._embedding is not None:
                 embedder = await as_embedder(self._embedding, self._settings)
+                if embedder is not self._embedding:  # made here around a model of LlamaIndex
+                    stack.push_async_callback(embedder.aclose)
             runtime = await stack.enter_async_context(
                 open_runtime(self._settings, embedder=embedder, doorbell=self._doorbell)
             )

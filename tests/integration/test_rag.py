@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from datetime import timedelta
 from pathlib import Path
 from uuid import uuid4
 
@@ -15,6 +16,7 @@ from pydantic import SecretStr
 from conftest import TestServer
 from ragcore import Rag
 from ragcore.errors import CollectionMismatch, InvalidInput
+from ragcore.flows.submit import Upload
 from ragcore.model import Job
 from ragcore.settings import ChunkingSettings, ConversionSettings, Settings
 from ragcore.testing.memory.embedder import MemoryEmbedder
@@ -256,6 +258,27 @@ async def test_a_killed_ingest_is_done_again_without_a_trace(
         assert len(await rag.chunks(job.document_id)) == job.chunks
         states = {job.status: job.outcome for job in await rag.runtime.catalog.jobs()}
         assert "queued" not in states
+
+
+async def test_a_job_that_a_dead_worker_took_is_finished_where_no_other_is_left(rag: Rag) -> None:
+    upload = Upload(rag.collection, filename="ferry.md")
+    job = await rag.runtime.submit.stream(_once(FERRY.encode()), upload)
+    catalog, gone = rag.runtime.catalog, timedelta(seconds=-1)
+    assert await catalog.claim(owner="dead", lease=gone, job_id=job.job_id) is not None
+    done = await asyncio.wait_for(rag._finish(job, None), 60)
+    assert (done.outcome, done.attempts) == ("created", 2)
+
+
+async def test_what_cannot_be_stored_is_refused_in_an_update(rag: Rag) -> None:
+    job = await rag.ingest_text(FERRY, filename="ferry.md")
+    with pytest.raises(InvalidInput, match="NUL"):
+        await rag.update(job.document_id, metadata={"a": "\0"})
+    changed = await rag.update(job.document_id, title="Ferry\0 times")
+    assert changed.title == "Ferry times"
+
+
+async def _once(content: bytes) -> AsyncIterator[bytes]:
+    yield content
 
 
 async def test_deleting_a_document_takes_nodes_added_to_it(rag: Rag) -> None:
