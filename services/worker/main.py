@@ -4,15 +4,21 @@ import asyncio
 import logging
 import signal
 import sys
+from collections.abc import Awaitable, Callable
 
 from ragcore.errors import RagError
 from ragcore.flows.sweep import Sweep
-from ragcore.runtime import open_doorbell, open_runtime
+from ragcore.runtime import Runtime, open_doorbell, open_runtime
 from ragcore.settings import Settings
-from ragcore_worker.tasks import Answer, keep_deleting_orphans, keep_sweeping
+from ragcore_worker.tasks import Answer, keep_doing
 
 GRACE_SECONDS = 10.0
 """How long jobs in hand may go on after SIGTERM; then they are given back to the queue."""
+
+SWEEP_SECONDS = 2.0
+TIDY_SECONDS = 3600.0
+CACHE_DAYS = 90
+"""Vectors that nobody asked for in so long are computed again when they are wanted."""
 
 log = logging.getLogger(__name__)
 
@@ -46,8 +52,14 @@ async def serve(settings: Settings) -> None:
         ),
     ):
         chores = [
-            asyncio.create_task(keep_sweeping(runtime, Sweep(runtime.catalog, doorbell))),
-            asyncio.create_task(keep_deleting_orphans(runtime)),
+            asyncio.create_task(
+                keep_doing(chore, named=name, every_seconds=seconds, pool=runtime.pool)
+            )
+            for name, chore, seconds in (
+                ("jobs rung for again", Sweep(runtime.catalog, doorbell), SWEEP_SECONDS),
+                ("orphaned files deleted", runtime.sweep_orphans, TIDY_SECONDS),
+                ("cached vectors forgotten", _forgetting(runtime), TIDY_SECONDS),
+            )
         ]
         log.info("worker is ready")
         await stop.wait()
@@ -55,3 +67,7 @@ async def serve(settings: Settings) -> None:
         for chore in chores:
             chore.cancel()
         await asyncio.gather(*chores, return_exceptions=True)
+
+
+def _forgetting(runtime: Runtime) -> Callable[[], Awaitable[int]]:
+    return lambda: runtime.cache.forget_unused(days=CACHE_DAYS)

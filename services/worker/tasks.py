@@ -2,16 +2,16 @@
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from ragcore.errors import RagError
-from ragcore.flows.sweep import Sweep
 from ragcore.flows.work import Work
-from ragcore.runtime import Runtime
 
-SWEEP_SECONDS = 2.0
-ORPHANS_SECONDS = 3600.0
+if TYPE_CHECKING:
+    from ragcore.adapters.postgres.pool import Pool
 
 log = logging.getLogger(__name__)
 
@@ -40,29 +40,23 @@ class Answer:
             )
 
 
-async def keep_sweeping(runtime: Runtime, sweep: Sweep) -> None:
-    """Sweep every two seconds, in one worker at a time, until cancelled."""
+async def keep_doing(
+    chore: Callable[[], Awaitable[int]], *, named: str, every_seconds: float, pool: "Pool"
+) -> None:
+    """Do a chore again and again, in one worker at a time, until cancelled.
+
+    It returns how much it did. Whatever goes wrong in one round is logged, and the next one comes:
+    without its sweeps a queue would stand still unnoticed.
+    """
     from ragcore.adapters.postgres.turns import turn
 
     while True:
         try:
-            async with turn(runtime.pool, "sweep") as ours:
-                if ours and (rings := await sweep()):
-                    log.info("rang for %d waiting jobs", rings)
+            async with turn(pool, named) as ours:
+                if ours and (done := await chore()):
+                    log.info("%s: %d", named, done)
         except RagError as error:
-            log.warning("the sweep is put off: %s", error)
-        await asyncio.sleep(SWEEP_SECONDS)
-
-
-async def keep_deleting_orphans(runtime: Runtime) -> None:
-    """Delete files that no version refers to, every hour, in one worker at a time."""
-    from ragcore.adapters.postgres.turns import turn
-
-    while True:
-        try:
-            async with turn(runtime.pool, "orphans") as ours:
-                if ours and (deleted := await runtime.sweep_orphans()):
-                    log.info("deleted %d orphaned files", deleted)
-        except RagError as error:
-            log.warning("orphaned files stay for now: %s", error)
-        await asyncio.sleep(ORPHANS_SECONDS)
+            log.warning("%s: put off: %s", named, error)
+        except Exception:
+            log.exception("%s: failed on a programming error", named)
+        await asyncio.sleep(every_seconds)

@@ -35,6 +35,7 @@ from ragcore.steps.identity import pipeline_fingerprint
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
+    from ragcore.adapters.postgres.cache import PostgresEmbeddingCache
     from ragcore.adapters.postgres.nodes import PostgresNodes
     from ragcore.adapters.postgres.pool import Pool
     from ragcore.adapters.redis.doorbell import RedisDoorbell
@@ -54,6 +55,7 @@ class Runtime:
     converter: Converter
     model: Embedder
     """The bare embedding model."""
+    cache: "PostgresEmbeddingCache"
     embedder: Embedding
     """The same with its cache."""
     extractive: Answerer
@@ -119,9 +121,10 @@ async def open_runtime(
         model = embedder or await open_embedder(settings)
         if embedder is None:
             stack.push_async_callback(model.aclose)
+        cache = PostgresEmbeddingCache(pool)
         embedding = Embedding(
             model,
-            cache=PostgresEmbeddingCache(pool),
+            cache=cache,
             batch_tokens=settings.embedding.batch_tokens,
             concurrency=settings.embedding.concurrency,
         )
@@ -155,6 +158,7 @@ async def open_runtime(
             blobs=blobs,
             converter=converter,
             model=model,
+            cache=cache,
             embedder=embedding,
             extractive=extractive,
             answerer=_generator(settings, extractive, stack),
