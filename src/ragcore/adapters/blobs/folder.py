@@ -14,6 +14,7 @@ from ragcore.errors import BlobNotFound, BlobsUnavailable, InvalidInput
 
 _PIECE = 1 << 20
 _TEMPORARY = ".tmp-"
+_TRIES = 5
 
 
 class FolderBlobs:
@@ -21,7 +22,7 @@ class FolderBlobs:
 
     A file is written beside its final place under a temporary name, synced, renamed, and its
     directory synced: after a kill or a power cut there is the old file, the new one, or a
-    temporary one that the sweep of orphans removes.
+    temporary one that goes with the files of its version.
     """
 
     def __init__(self, root: Path) -> None:
@@ -129,8 +130,22 @@ class FolderBlobs:
 
 
 def _create(path: Path) -> IO[bytes]:
-    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-    return path.open("xb")
+    for _ in range(_TRIES):
+        try:
+            _make_durably(path.parent)
+            return path.open("xb")
+        except FileNotFoundError:  # a deletion took a folder while it was still empty
+            continue
+    raise OSError(f"{str(path.parent)!r} can't be kept")
+
+
+def _make_durably(directory: Path) -> None:
+    """Make a folder, and those above it, so that a power cut doesn't take it from its files."""
+    if directory.is_dir():
+        return
+    _make_durably(directory.parent)
+    directory.mkdir(mode=0o700, exist_ok=True)
+    _sync(directory.parent)
 
 
 def _finish(file: IO[bytes], temporary: Path, target: Path) -> None:
@@ -138,11 +153,15 @@ def _finish(file: IO[bytes], temporary: Path, target: Path) -> None:
     os.fsync(file.fileno())
     file.close()
     temporary.replace(target)
-    directory = os.open(target.parent, os.O_RDONLY)
+    _sync(target.parent)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY)
     try:
-        os.fsync(directory)
+        os.fsync(descriptor)
     finally:
-        os.close(directory)
+        os.close(descriptor)
 
 
 def _remove_if_empty(directory: Path) -> bool:
