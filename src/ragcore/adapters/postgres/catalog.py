@@ -346,7 +346,7 @@ async def _settle(connection: Connection, submission: Submission, *, job_id: UUI
         "uri": submission.uri,
         "metadata": submission.metadata,
     }
-    changed = any(value is not None and value != current[name] for name, value in described.items())
+    changed = _describes_anew(current, described)
     if changed:
         values = described | {
             "metadata": _jsonb(submission.metadata),
@@ -431,7 +431,7 @@ async def _outcome_without_work(
     assert mine is not None  # versions live as long as their document, which is locked
     if not _is_repeat(current, bytes(mine["sha256"]), mine["fingerprint"]):
         return None
-    if mine["title"] is None and mine["uri"] is None and mine["metadata"] is None:
+    if not _describes_anew(current, mine):
         return "unchanged"
     await connection.execute(
         SQL["redescribe_document"],
@@ -547,6 +547,14 @@ async def _rows(connection: Connection, query: str, values: Mapping[str, Any]) -
 
 def _is_repeat(current: Mapping[str, Any], sha256: bytes, fingerprint: str) -> bool:
     return bytes(current["sha256"]) == sha256 and current["fingerprint"] == fingerprint
+
+
+def _describes_anew(current: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
+    """Whether what is given of title, uri and metadata differs from what the document has."""
+    return any(
+        given[name] is not None and given[name] != current[name]
+        for name in ("title", "uri", "metadata")
+    )
 
 
 def _document_filter(filter_: Filter | None) -> tuple[str, Mapping[str, Any]]:

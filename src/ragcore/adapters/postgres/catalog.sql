@@ -93,7 +93,7 @@ ORDER BY priority DESC, created_at
 LIMIT %(limit)s;
 
 -- name: lock_document
-SELECT d.document_no, d.version_id, d.last_sequence, v.sequence, v.sha256, v.fingerprint,
+SELECT d.document_no, d.version_id, d.title, d.uri, d.metadata, v.sequence, v.sha256, v.fingerprint,
        v.chunks, v.pages, v.language
 FROM ragcore.documents d
 LEFT JOIN ragcore.versions v ON v.version_id = d.version_id

@@ -163,13 +163,23 @@ class CatalogContract:
         assert await catalog.settle_unchanged(submission("one")) is None
 
     async def test_a_repeat_that_was_queued_is_settled_without_work(self, catalog: Catalog) -> None:
-        first = (await catalog.submit(submission("one"))).job
-        second = (await catalog.submit(submission("one"))).job
+        known: dict[str, Any] = {"uri": "file:///a", "metadata": {"year": 1}}
+        first = (await catalog.submit(submission("one", **known))).job
+        second = (await catalog.submit(submission("one", **known))).job
         await catalog.put_in_place(await claimed(catalog, first.job_id), indexed("one"))
         lease = await claimed(catalog, second.job_id)
         settled = await catalog.settle_repeated(lease)
         assert settled is not None
         assert (settled.outcome, settled.retired) == ("unchanged", (lease.version_id,))
+
+    async def test_a_queued_repeat_that_says_more_updates(self, catalog: Catalog) -> None:
+        first = (await catalog.submit(submission("one"))).job
+        second = (await catalog.submit(submission("one", metadata={"year": 2}))).job
+        await catalog.put_in_place(await claimed(catalog, first.job_id), indexed("one"))
+        settled = await catalog.settle_repeated(await claimed(catalog, second.job_id))
+        assert settled is not None
+        assert settled.outcome == "updated"
+        assert (await catalog.document("default", "a")).metadata == {"year": 2}
 
     async def test_work_that_is_needed_is_not_settled(self, catalog: Catalog) -> None:
         job = (await catalog.submit(submission("one"))).job
