@@ -125,4 +125,7 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
 
 async def _answer_bug(request: Request, error: Exception) -> JSONResponse:
     log.exception("%s %s failed", request.method, request.url.path, exc_info=error)
-    return problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, code=RagError.code, detail="")
+    answer = problem(request, HTTPStatus.INTERNAL_SERVER_ERROR, code=RagError.code, detail="")
+    # Answered outside all middleware, the one that gives every other answer its id included.
+    answer.headers["X-Request-ID"] = getattr(request.state, "request_id", "")
+    return answer

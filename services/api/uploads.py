@@ -1,4 +1,4 @@
-"""Files in multipart bodies, never whole in memory."""
+"""Bodies of bounded size; files in multipart ones are never whole in memory."""
 
 import json
 from collections.abc import AsyncIterator, Mapping
@@ -26,6 +26,12 @@ async def form_of(request: Request, *, max_bytes: int) -> AsyncIterator[FormData
     limited = Request(request.scope, _limited(request.receive, max_bytes + _ALLOWANCE_BYTES))
     async with limited.form(max_files=_MOST_FILES, max_fields=_MOST_FILES) as form:
         yield form
+
+
+async def body_of(request: Request, *, max_bytes: int) -> bytes:
+    """Return a body that is small enough. Raises DocumentTooLarge before the rest is read."""
+    limited = Request(request.scope, _limited(request.receive, max_bytes + _ALLOWANCE_BYTES))
+    return await limited.body()
 
 
 def _limited(receive: Receive, max_bytes: int) -> Receive:

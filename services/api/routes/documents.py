@@ -7,7 +7,7 @@ from fastapi import APIRouter, Query
 from ragcore.errors import Unavailable
 from ragcore_api.deps import RagDep
 from ragcore_api.errors import problems
-from ragcore_api.schemas import CollectionName, DocumentOut, DocumentsOut
+from ragcore_api.schemas import CollectionName, DocumentId, DocumentOut, DocumentsOut
 
 router = APIRouter(prefix="/documents", tags=["documents"])
 
@@ -17,7 +17,9 @@ async def documents(
     rag: RagDep,
     collection: Annotated[CollectionName | None, Query()] = None,
     limit: Annotated[int, Query(ge=1, le=500)] = 50,
-    cursor: Annotated[str | None, Query(description="`next_cursor` of the page before.")] = None,
+    cursor: Annotated[
+        DocumentId | None, Query(description="`next_cursor` of the page before.")
+    ] = None,
 ) -> DocumentsOut:
     """List the documents of a collection in order of their ids."""
     found = await rag.documents(collection=collection, limit=limit + 1, after=cursor)

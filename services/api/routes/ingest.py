@@ -14,7 +14,7 @@ from ragcore.rag import Rag
 from ragcore_api.deps import RagDep
 from ragcore_api.errors import problems
 from ragcore_api.schemas import JobOut, JobsOut, TextIn
-from ragcore_api.uploads import field_of, files_of, form_of, metadata_of, pieces_of
+from ragcore_api.uploads import body_of, field_of, files_of, form_of, metadata_of, pieces_of
 
 router = APIRouter(tags=["documents"])
 
@@ -54,10 +54,12 @@ async def ingest(
     idempotency_key: Annotated[str | None, Header(max_length=200)] = None,
 ) -> JobsOut:
     """Take a text as JSON, or files as multipart; answered when they are stored durably."""
+    max_bytes = rag.runtime.settings.conversion.max_file_mb * 2**20
     if request.headers.get("content-type", "").startswith("multipart/form-data"):
-        jobs = await _take_files(request, rag, idempotency_key)
+        jobs = await _take_files(request, rag, idempotency_key, max_bytes=max_bytes)
     else:
-        jobs = [await _take_text(await request.body(), rag, idempotency_key)]
+        body = await body_of(request, max_bytes=max_bytes)
+        jobs = [await _take_text(body, rag, idempotency_key)]
     answer = JobsOut(jobs=[JobOut.of(job) for job in jobs])
     response.headers["Location"] = answer.jobs[0].status_url
     return answer
@@ -89,8 +91,9 @@ def _text_in(body: bytes) -> TextIn:
         raise InvalidInput("; ".join(complaints)) from error
 
 
-async def _take_files(request: Request, rag: Rag, idempotency_key: str | None) -> list[Job]:
-    max_bytes = rag.runtime.settings.conversion.max_file_mb * 2**20
+async def _take_files(
+    request: Request, rag: Rag, idempotency_key: str | None, *, max_bytes: int
+) -> list[Job]:
     async with form_of(request, max_bytes=max_bytes) as form:
         files = files_of(form)
         document_id = field_of(form, "document_id")

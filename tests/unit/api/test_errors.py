@@ -1,7 +1,11 @@
 from collections.abc import Iterator
 
+import httpx
+from fastapi import FastAPI, Request
+
 from ragcore import errors
-from ragcore_api.errors import STATUS, problems, status_of
+from ragcore_api.errors import STATUS, install, problems, status_of
+from ragcore_api.guard import RequestIds
 
 
 def every_error(kind: type[errors.RagError] = errors.RagError) -> Iterator[type[errors.RagError]]:
@@ -34,3 +38,19 @@ def test_errors_of_one_status_are_documented_together() -> None:
     assert set(documented) == {404, 422}
     assert "`invalid_input`" in documented[422]["description"]
     assert "`invalid_filter`" in documented[422]["description"]
+
+
+async def test_a_bug_is_answered_without_its_details_and_with_the_requests_id() -> None:
+    async def buggy(request: Request) -> None:
+        raise ZeroDivisionError("secret of the inside")
+
+    app = FastAPI()
+    app.add_api_route("/", buggy)
+    install(app)
+    app.add_middleware(RequestIds)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        answer = await client.get("/")
+    assert answer.status_code == 500
+    assert "secret" not in answer.text
+    assert answer.headers["X-Request-ID"] == answer.json()["request_id"] != ""

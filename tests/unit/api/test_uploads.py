@@ -6,9 +6,10 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
+from starlette.types import Message
 
 from ragcore.errors import DocumentTooLarge, InvalidInput
-from ragcore_api.uploads import field_of, files_of, form_of, metadata_of, pieces_of
+from ragcore_api.uploads import body_of, field_of, files_of, form_of, metadata_of, pieces_of
 
 MAX_BYTES = 3 * 2**20
 
@@ -69,3 +70,16 @@ async def test_a_wrong_form_is_told_what_is_wrong(
     answer = await client.post("/", files=files, data=data)
     assert answer.json()["code"] == "invalid_input"
     assert complaint in answer.json()["detail"]
+
+
+async def test_a_body_over_the_limit_is_not_read_to_its_end() -> None:
+    sent = 0
+
+    async def receive() -> Message:
+        nonlocal sent
+        sent += 2**20
+        return {"type": "http.request", "body": b"x" * 2**20, "more_body": True}
+
+    with pytest.raises(DocumentTooLarge):
+        await body_of(Request({"type": "http"}, receive), max_bytes=MAX_BYTES)
+    assert sent <= MAX_BYTES + 2 * 2**20
