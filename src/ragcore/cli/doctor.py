@@ -187,11 +187,11 @@ async def _postgres(url: str, which: str) -> Finding:
     import psycopg
 
     from ragcore.adapters.postgres.errors import translated
-    from ragcore.adapters.postgres.pool import describe_server, require_supported
+    from ragcore.adapters.postgres.pool import checked_url, describe_server, require_supported
 
     with translated():
         async with await psycopg.AsyncConnection.connect(
-            url, autocommit=True, connect_timeout=_CONNECT_SECONDS
+            checked_url(url), autocommit=True, connect_timeout=_CONNECT_SECONDS
         ) as connection:
             server = await describe_server(connection)
             may_create = await _offers_vector(connection)

@@ -8,7 +8,7 @@ from typing import Any, Final
 from psycopg import AsyncConnection, errors, sql
 
 from ragcore.adapters.postgres.errors import translated
-from ragcore.adapters.postgres.pool import describe_server, require_supported
+from ragcore.adapters.postgres.pool import checked_url, describe_server, require_supported
 from ragcore.errors import UnsupportedServer
 
 Connection = AsyncConnection[Any]
@@ -41,12 +41,12 @@ async def migrate(database_url: str) -> None:
     """Create or update ragcore's tables. Safe to repeat, and from several processes at once.
 
     One transaction under an advisory lock: a kill at any line leaves the database as it was. Needs
-    no superuser where the extension `vector` is already there. Raises UnsupportedServer,
-    StoreUnavailable.
+    no superuser where the extension `vector` is already there. Raises NotConfigured,
+    UnsupportedServer, StoreUnavailable.
     """
     with translated():
         async with (
-            await AsyncConnection.connect(database_url) as connection,
+            await AsyncConnection.connect(checked_url(database_url)) as connection,
             connection.transaction(),
         ):
             await connection.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))

@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from pgvector.psycopg.vector import register_vector_info
-from psycopg import AsyncConnection
+from psycopg import AsyncConnection, ProgrammingError
+from psycopg.conninfo import conninfo_to_dict
 from psycopg.types import TypeInfo
 from psycopg_pool import AsyncConnectionPool
 
 from ragcore.adapters.postgres.errors import translated
-from ragcore.errors import UnsupportedServer
+from ragcore.errors import NotConfigured, UnsupportedServer
 
 Connection = AsyncConnection[Any]
 Pool = AsyncConnectionPool[Connection]
@@ -43,10 +44,10 @@ async def open_pool(database_url: str, *, size: int) -> AsyncIterator[Pool]:
     """Open at most `size` connections to a migrated database, and close them at the end.
 
     Safe behind a transaction pooler: no prepared statements and no session state. Raises
-    UnsupportedServer, or StoreUnavailable when nobody answers.
+    NotConfigured, UnsupportedServer, or StoreUnavailable when nobody answers.
     """
     with translated():
-        vector = await _vector_type(database_url)
+        vector = await _vector_type(checked_url(database_url))
 
     async def configure(connection: Connection) -> None:
         connection.prepare_threshold = None  # a pooler gives each transaction another server
@@ -64,6 +65,20 @@ async def open_pool(database_url: str, *, size: int) -> AsyncIterator[Pool]:
     )
     async with pool:
         yield pool
+
+
+def checked_url(database_url: str) -> str:
+    """Return an address that can be read. Raises NotConfigured, which holds nothing of it."""
+    try:
+        conninfo_to_dict(database_url)
+    except ProgrammingError:
+        # The driver's complaint quotes the address, its password included.
+        raise NotConfigured(
+            "RAGCORE_DATABASE_URL is no address of a PostgreSQL server: write "
+            "postgresql://user:password@host:5432/database, with special characters "
+            "percent-encoded"
+        ) from None
+    return database_url
 
 
 async def describe_server(connection: Connection) -> Server:
