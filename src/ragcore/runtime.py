@@ -3,6 +3,7 @@
 Nothing is opened on import, and what is costly to import is imported where it is opened.
 """
 
+import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -147,7 +148,8 @@ async def open_runtime(
             tokenizer=tokenizer,
         )
         extractive = ExtractiveAnswerer(model, questions=embedding)
-        fingerprint = pipeline_fingerprint(f"{converter.fingerprint}|{chunker}", model.spec)
+        reader = await asyncio.to_thread(lambda: converter.fingerprint)
+        fingerprint = pipeline_fingerprint(f"{reader}|{chunker}", model.spec)
         yield Runtime(
             settings=settings,
             database_url=database_url,

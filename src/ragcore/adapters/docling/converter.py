@@ -14,6 +14,7 @@ from importlib.metadata import version
 from ragcore.adapters.docling import wire
 from ragcore.adapters.docling.options import ConversionOptions
 from ragcore.adapters.docling.processes import ConversionProcess, OnProgress
+from ragcore.adapters.docling.tesseract import choose_languages
 from ragcore.errors import NotConfigured
 from ragcore.model import ConvertedDocument
 from ragcore.ports import ConversionRequest
@@ -44,9 +45,14 @@ class DoclingConverter:
 
     @property
     def fingerprint(self) -> str:
-        """Parser and options in one string; equal strings mean equal text."""
+        """Parser and options in one string; equal strings mean equal text.
+
+        Tesseract's languages count as far as they are installed, so that a document read without
+        them is read again once they are. Asks Tesseract, once a process.
+        """
         options = self._options
-        ocr = "off" if options.ocr == "off" else f"{options.ocr}:{'+'.join(options.ocr_languages)}"
+        languages = () if options.ocr == "off" else choose_languages(options.ocr_languages).usable
+        ocr = f"{options.ocr}:{'+'.join(languages)}" if languages else "off"
         return (
             f"docling-slim-{version('docling-slim')}:{READER_VERSION}"
             f" pdf={options.pdf_profile} ocr={ocr}"
