@@ -177,6 +177,7 @@ async def open_runtime(
             search=Search(
                 chunks=chunks,
                 embedder=embedding,
+                collections=collections,
                 candidates=settings.search.candidates,
                 merge_neighbours=settings.search.merge_neighbours,
             ),

@@ -16,7 +16,8 @@ from ragcore.model import (
     SearchResult,
     Vector,
 )
-from ragcore.ports import ChunkStore, Embedder
+from ragcore.ports import ChunkStore, Collections, Embedder
+from ragcore.steps.fingerprints import require_same
 from ragcore.steps.fusing import Fusion, Ranked, fuse
 from ragcore.steps.languages import detect
 from ragcore.steps.relevance import Calibration, calibration_of
@@ -52,6 +53,8 @@ class Search:
 
     chunks: ChunkStore
     embedder: Embedder
+    collections: Collections | None = None
+    """Where given, a collection that was made with another embedding model is refused."""
     candidates: int = 50
     """Proposals taken from each leg before fusion."""
     merge_neighbours: bool = False
@@ -75,7 +78,10 @@ class Search:
         """
         names = _names(collection)
         stopwatch = _Stopwatch()
-        asked = await self._understand(question, mode, filters, max(self.candidates, top_k))
+        asked, _ = await asyncio.gather(
+            self._understand(question, mode, filters, max(self.candidates, top_k)),
+            self._require_fit(names, mode),
+        )
         stopwatch.lap("embed")
         found = await asyncio.gather(*(self._retrieve(name, asked) for name in names))
         stopwatch.lap("retrieve")
@@ -111,6 +117,13 @@ class Search:
             filters=filters,
             limit=limit,
         )
+
+    async def _require_fit(self, names: Sequence[str], mode: SearchMode) -> None:
+        """Refuse vectors of another model, even of the same dimension: cosines would be noise."""
+        if self.collections is None or mode == "keyword":
+            return
+        for stored in await asyncio.gather(*map(self.collections.get, names)):
+            require_same(stored, embedding=self.embedder.spec, chunker=stored.chunker)
 
     async def _embed(self, text: str, mode: SearchMode) -> Vector | None:
         return None if mode == "keyword" else await self.embedder.embed_query(text)

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ragcore.errors import CollectionNotFound, InvalidInput, ModelUnavailable
+from ragcore.errors import CollectionMismatch, CollectionNotFound, InvalidInput, ModelUnavailable
 from ragcore.flows.search import Search, joined_neighbours
 from ragcore.model import Chunk, Condition, Document, Passage, Place, SearchMode, Vector
-from ragcore.testing.memory.chunks import MemoryChunks
+from ragcore.testing.memory.chunks import MemoryChunks, MemoryCollections
 from ragcore.testing.memory.embedder import MemoryEmbedder
 
 GUIDE = {
@@ -73,6 +73,20 @@ async def test_every_mode_finds_it(search: Search, mode: SearchMode) -> None:
     assert found[0].chunk_id == "ferry"
     assert set(found.timings_ms) == {"embed", "retrieve", "fuse"}
     assert set(found.weights) == {"vector", "keyword"}
+
+
+async def test_vectors_of_another_model_are_refused_and_words_are_not(
+    chunks: MemoryChunks, embedder: MemoryEmbedder
+) -> None:
+    collections = MemoryCollections(chunks)
+    other = replace(embedder.spec, model="memory:other")
+    await collections.open("guide", embedding=other, chunker="whole")
+    await collections.open("rules", embedding=embedder.spec, chunker="whole")
+    search = Search(chunks=chunks, embedder=embedder, collections=collections)
+    with pytest.raises(CollectionMismatch, match="'memory:other' is stored"):
+        await search("ferry", collection=["rules", "guide"])
+    assert ids(await search("ferry", collection="guide", mode="keyword")) == ["ferry"]
+    assert len(await search("паром", collection="rules")) > 0
 
 
 async def test_keyword_search_needs_no_embedding_model(
