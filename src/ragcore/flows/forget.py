@@ -1,13 +1,16 @@
 """Document id → nothing left of it, and files that nobody refers to → gone."""
 
-from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
+from typing import Final
 from uuid import UUID
 
 from ragcore.flows.submit import version_prefix
 from ragcore.model import DeletionReceipt
 from ragcore.ports import BlobStore, Catalog, Collections
+
+_AT_ONCE: Final = 1000
+"""Versions that the catalogue is asked about at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +53,19 @@ class SweepOrphans:
 
     async def __call__(self) -> int:
         """Return how many files were deleted."""
-        old: dict[UUID, int] = defaultdict(int)
+        deleted = 0
+        old: set[UUID] = set()
         async for key, age in self.blobs.list("versions/"):
             version = _version_of(key)
             if version is not None and age > self.grace_seconds:
-                old[version] += 1
-        live = await self.catalog.are_live(list(old))
-        orphans = [version for version in old if version not in live]
+                old.add(version)
+            if len(old) == _AT_ONCE:
+                deleted += await self._delete_orphans(old)
+                old = set()
+        return deleted + await self._delete_orphans(old)
+
+    async def _delete_orphans(self, versions: Set[UUID]) -> int:
+        orphans = versions - await self.catalog.are_live(list(versions))
         return sum([await self.blobs.delete_prefix(version_prefix(v)) for v in orphans])
 
 
