@@ -632,7 +632,10 @@ def _files(source: str | Path) -> list[Path]:
             and not any(part.startswith(".") for part in file.relative_to(path).parts)
         )
     if not path.is_file():
-        raise InvalidInput(f"there is no file {text[:200]!r}; for a text use ingest_text")
+        raise InvalidInput(
+            f"there is no file or folder {text[:200]!r}; check the path "
+            "(a text is for ingest_text, or for `ragcore ingest -`)"
+        )
     return [path]
 
 

@@ -221,6 +221,21 @@ def test_a_setting_out_of_range_is_named(cli: Cli) -> None:
     assert run.stderr.startswith("error: not_configured: RAGCORE_SEARCH__TOP_K:")
 
 
+def test_a_configuration_file_that_is_no_toml_is_named(cli: Cli) -> None:
+    file = cli.folder / "broken.toml"
+    file.write_text("[search\n")
+    run = cli("--config", str(file), "search", "x")
+    assert run.returncode == ExitCode.UNAVAILABLE
+    assert run.stderr.startswith(f"error: not_configured: the configuration file '{file}'")
+
+
+def test_a_wrong_name_is_told_once_and_not_for_each_document(cli: Cli) -> None:
+    for option in ("--collection", "--document-id"):
+        run = cli("ingest", str(SAMPLES / "crew-handbook.md"), option, "no name")
+        assert run.returncode == ExitCode.USAGE
+        assert run.stderr.count("'no name'") == 1
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [("markdown", "# Crew handbook"), ("text", "The line's working channel is 72.")],

@@ -75,7 +75,7 @@ def ingest(
             document_id=document_id,
             metadata=options.read_pairs(metadata, option="--metadata") or None,
         )
-        _check_combination(sources, said, watch=watch)
+        _check_arguments(sources, said, watch=watch)
     if watch:
         session.run_async(lambda: _watch(sources, said, jobs, as_json), as_json=as_json)
         return
@@ -122,12 +122,18 @@ class _Result:
         return self.job.outcome or self.job.status
 
 
-def _check_combination(sources: Sequence[str], said: _Said, *, watch: bool) -> None:
+def _check_arguments(sources: Sequence[str], said: _Said, *, watch: bool) -> None:
     single = len(sources) == 1 and not Path(sources[0]).is_dir()
     if not single and (said.title is not None or said.document_id is not None):
         raise InvalidInput("--title and --document-id go with a single document, not with several")
     if watch and not all(Path(source).exists() for source in sources):
         raise InvalidInput("--watch takes existing files and folders")
+    from ragcore.steps.identity import checked_collection, checked_document_id
+
+    if said.collection is not None:
+        checked_collection(said.collection)
+    if said.document_id is not None:
+        checked_document_id(said.document_id)
 
 
 # --- once ----------------------------------------------------------------------------------

@@ -1,6 +1,7 @@
 """From the environment to open resources, for as long as one command runs."""
 
 import logging
+import os
 import sys
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -24,6 +25,8 @@ def load_settings() -> "Settings":
 
     A command is no service: unless RAGCORE_LOG_LEVEL asks for more, only warnings are logged.
     """
+    import tomllib
+
     from pydantic import ValidationError
 
     from ragcore.settings import Settings
@@ -32,6 +35,9 @@ def load_settings() -> "Settings":
         settings = Settings()
     except ValidationError as error:
         raise NotConfigured(_explain(error)) from error
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        file = os.environ.get("RAGCORE_CONFIG_FILE")
+        raise NotConfigured(f"the configuration file {file!r} can't be read: {error}") from error
     chosen = "log_level" in settings.model_fields_set
     logging.basicConfig(
         stream=sys.stderr,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ragcore.errors import MissingExtra, UnsupportedMachine
+from ragcore.errors import MissingExtra, NotConfigured, UnsupportedMachine
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +100,20 @@ def check_reachable(account: Account | None, directory: Path) -> None:
 
 
 def make_data_directory(directory: Path) -> None:
-    """Make the data directory: its owner's alone, but passable for the servers' user under root."""
+    """Make the data directory: its owner's alone, but passable for the servers' user under root.
+
+    Raises NotConfigured where none can be made.
+    """
     if directory.is_dir():
         return
-    directory.mkdir(parents=True, exist_ok=True)
-    directory.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        directory.chmod(0o711 if os.geteuid() == 0 else 0o700)
+    except OSError as error:
+        raise NotConfigured(
+            f"no data directory can be made at {str(directory)!r} ({error.strerror}); "
+            "choose another place with --data-dir or RAGCORE_DATA_DIR"
+        ) from error
 
 
 def readable_programs(

@@ -6,7 +6,7 @@ import pytest
 
 from ragcore.embedded import machine
 from ragcore.embedded.machine import Account
-from ragcore.errors import MissingExtra, UnsupportedMachine
+from ragcore.errors import MissingExtra, NotConfigured, UnsupportedMachine
 
 STRANGER = Account("stranger", 54321, 54321)
 
@@ -92,3 +92,11 @@ def test_a_new_data_directory_is_closed_to_others(tmp_path: Path) -> None:
     directory = tmp_path / "a" / "b"
     machine.make_data_directory(directory)
     assert directory.stat().st_mode & 0o777 == (0o711 if os.geteuid() == 0 else 0o700)
+
+
+def test_a_place_where_no_data_directory_can_be_made_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "notes.txt"
+    file.touch()
+    for place in (file, file / "data", Path("/proc/ragcore")):
+        with pytest.raises(NotConfigured, match=str(place)):
+            machine.make_data_directory(place)
