@@ -1,21 +1,7 @@
-"""What a collection may be called, and when a configuration fits what is stored in it."""
+"""When a configuration fits what is stored in a collection."""
 
-import re
-from typing import Final
-
-from ragcore.errors import CollectionMismatch, InvalidInput
+from ragcore.errors import CollectionMismatch
 from ragcore.model import Collection, EmbeddingSpec
-
-_NAME: Final = re.compile(r"[a-z0-9_-]{1,48}")
-
-
-def require_name(name: str) -> str:
-    """Return `name`, which may then stand in SQL between double quotes. Raises InvalidInput."""
-    if not _NAME.fullmatch(name):
-        raise InvalidInput(
-            f"{name!r} is no name for a collection: use 1 to 48 of a-z, 0-9, '_' and '-'"
-        )
-    return name
 
 
 def require_same(stored: Collection, *, embedding: EmbeddingSpec, chunker: str) -> None:

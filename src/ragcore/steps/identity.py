@@ -44,9 +44,11 @@ def checked_document_id(document_id: str) -> str:
 
 
 def checked_collection(name: str) -> str:
-    """Return it, or raise InvalidInput."""
+    """Return it, which may then stand in SQL between double quotes, or raise InvalidInput."""
     if not _COLLECTION.fullmatch(name):
-        raise InvalidInput(f"collection {name[:80]!r} must match [a-z0-9_-]{{1,48}}")
+        raise InvalidInput(
+            f"{name[:80]!r} is no name for a collection: use 1 to 48 of a-z, 0-9, '_' and '-'"
+        )
     return name
 
 

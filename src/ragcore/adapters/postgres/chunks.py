@@ -20,7 +20,7 @@ from ragcore.adapters.postgres.search import SQL as SEARCH
 from ragcore.adapters.postgres.search import Search
 from ragcore.errors import CollectionMismatch, CollectionNotFound
 from ragcore.model import Candidates, Chunk, Filter, Passage, Vector, Vectors
-from ragcore.steps.fingerprints import require_name
+from ragcore.steps.identity import checked_collection
 from ragcore.steps.languages import text_search_config
 
 __all__ = ["PostgresChunks", "copy_chunks", "delete_document_chunks", "passage"]
@@ -133,7 +133,7 @@ class PostgresChunks:
     ) -> Candidates:
         """Do what the port says; `chunk_ids` narrows the search to those chunks."""
         search = Search(
-            collection=require_name(collection),
+            collection=checked_collection(collection),
             vector=vector,
             text=text,
             filters=filters,
@@ -208,7 +208,7 @@ class PostgresChunks:
 
 
 def _of(collection: str, name: str) -> str:
-    return SQL[name].replace("{collection}", require_name(collection))
+    return SQL[name].replace("{collection}", checked_collection(collection))
 
 
 def _mismatch(collection: str, dimension: int) -> CollectionMismatch:

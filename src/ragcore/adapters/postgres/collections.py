@@ -17,9 +17,10 @@ from ragcore.adapters.postgres.errors import translated
 from ragcore.adapters.postgres.pool import describe_server
 from ragcore.errors import CollectionMismatch, CollectionNotFound, InvalidInput
 from ragcore.model import Collection, DeletionReceipt, EmbeddingSpec
-from ragcore.steps.fingerprints import require_name, require_same
+from ragcore.steps.fingerprints import require_same
+from ragcore.steps.identity import checked_collection
 
-__all__ = ["PostgresCollections", "drop_tables", "require_name"]
+__all__ = ["PostgresCollections", "drop_tables"]
 
 SQL: Final = sql.load("collections.sql")
 TABLES: Final = sql.load("collection.sql")
@@ -46,7 +47,7 @@ class PostgresCollections:
         language: str | None = None,
         strict: bool = False,
     ) -> Collection:
-        require_name(name)
+        checked_collection(name)
         async with self._transaction() as connection:
             found = await _find(connection, name)
             if found is None and create:
@@ -98,7 +99,7 @@ class PostgresCollections:
 
 async def drop_tables(connection: Connection, name: str) -> None:
     """Drop a collection's tables in the caller's transaction, if they are there."""
-    counts = {"name": require_name(name)}
+    counts = {"name": checked_collection(name)}
     await connection.execute(_of(name, TABLES["drop_tables"]))
     await connection.execute(SQL["delete_counts"], counts)
 

@@ -23,7 +23,7 @@ from ragcore.adapters.postgres.filters import document_condition, own_condition
 from ragcore.adapters.postgres.layout import own_text, passage
 from ragcore.errors import CollectionMismatch, CollectionNotFound, InvalidInput, StoreUnavailable
 from ragcore.model import Candidates, Filter, Passage, Vector
-from ragcore.steps.fingerprints import require_name
+from ragcore.steps.identity import checked_collection
 from ragcore.steps.languages import detect, text_search_config
 
 SQL: Final = sql.load("nodes.sql")
@@ -65,7 +65,7 @@ class PostgresNodes:
         prepare: Callable[[], Awaitable[object]] | None = None,
     ) -> None:
         """`prepare` opens the collection, made on first use; without it the table must be there."""
-        self.collection = require_name(collection)
+        self.collection = checked_collection(collection)
         self._pool = pool
         self._chunks = chunks or PostgresChunks(pool)
         self._prepare = prepare

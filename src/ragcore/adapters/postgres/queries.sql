@@ -1,5 +1,5 @@
 -- Chunks: writing a document's, reading them back, and what search reads.
--- {collection} is filled in with a checked name, see collections.require_name.
+-- {collection} is filled in with a checked name, see steps/identity.py.
 
 -- name: delete_document_chunks
 DELETE FROM vecs."{collection}" WHERE document_no = %(document_no)s;

@@ -25,7 +25,8 @@ from ragcore.model import (
     Vectors,
 )
 from ragcore.steps import filtering
-from ragcore.steps.fingerprints import require_name, require_same
+from ragcore.steps.fingerprints import require_same
+from ragcore.steps.identity import checked_collection
 from ragcore.steps.languages import normalise_words
 
 _K1: Final = 1.2
@@ -144,7 +145,7 @@ class MemoryChunks:
         }
 
     def _documents(self, collection: str) -> dict[str, list[_Row]]:
-        require_name(collection)
+        checked_collection(collection)
         try:
             return self._rows[collection]
         except KeyError as error:
@@ -171,7 +172,7 @@ class MemoryCollections:
         language: str | None = None,
         strict: bool = False,
     ) -> Collection:
-        require_name(name)
+        checked_collection(name)
         if name not in self._collections and create:
             self._chunks.add_collection(name)
             self._collections[name] = Collection(
