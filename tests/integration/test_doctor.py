@@ -1,18 +1,20 @@
 """What `ragcore doctor` sees of real servers."""
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
 from conftest import running_servers
+from fakes.ollama import FakeModel, FakeOllama
 from ragcore.adapters.postgres import pool
 from ragcore.cli import doctor
 from ragcore.cli.app import app
 from ragcore.cli.doctor import Finding, examine
 from ragcore.embedded.machine import free_port
-from ragcore.settings import Settings
+from ragcore.settings import GenerationSettings, OllamaSettings, Settings
 
 
 def named(name: str, findings: list[Finding]) -> Finding:
@@ -21,6 +23,20 @@ def named(name: str, findings: list[Finding]) -> Finding:
 
 def external(tmp_path: Path, database_url: str, redis_url: str) -> Settings:
     return Settings(data_dir=tmp_path, database_url=database_url, redis_url=redis_url)
+
+
+def generating(tmp_path: Path, url: str, *, model: str = "llama3.2") -> Settings:
+    return Settings(
+        data_dir=tmp_path,
+        generation=GenerationSettings(provider="ollama", model=model),
+        ollama=OllamaSettings(url=url),
+    )
+
+
+@pytest.fixture
+def ollama() -> Iterator[FakeOllama]:
+    with FakeOllama(FakeModel("llama3.2:latest")) as server:
+        yield server
 
 
 async def test_servers_of_ones_own_are_named_with_their_versions(
@@ -47,6 +63,23 @@ async def test_servers_that_are_away_are_problems_with_advice(tmp_path: Path) ->
     for name in ("database", "queue"):
         assert named(name, findings).state == "problem"
         assert "RAGCORE_" in str(named(name, findings).advice)
+
+
+async def test_a_language_model_that_is_away_is_a_problem(tmp_path: Path) -> None:
+    settings = generating(tmp_path, f"http://127.0.0.1:{free_port(None)}")
+    generation = named("generation", await examine(settings))
+    assert generation.state == "problem"
+    assert "RAGCORE_OLLAMA__URL" in str(generation.advice)
+
+
+async def test_a_language_model_that_ollama_lacks_is_a_problem(
+    tmp_path: Path, ollama: FakeOllama
+) -> None:
+    there = generating(tmp_path, ollama.url, model="llama3.2:latest")
+    assert named("generation", await examine(there)).state == "ok"
+    lacking = generating(tmp_path, ollama.url, model="nobody")
+    generation = named("generation", await examine(lacking))
+    assert (generation.state, generation.advice) == ("problem", "run `ollama pull nobody`")
 
 
 @pytest.mark.parametrize(

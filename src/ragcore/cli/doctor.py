@@ -16,7 +16,7 @@ import typer
 from ragcore import __version__
 from ragcore.cli import options, output
 from ragcore.cli.session import load_settings
-from ragcore.errors import RagError, Unavailable
+from ragcore.errors import MissingExtra, ModelUnavailable, RagError, Unavailable
 
 if TYPE_CHECKING:
     from ragcore.embedded.run_directory import RunDirectory
@@ -37,6 +37,7 @@ _WHEN_AWAY = {
     "database": "start the server, or correct RAGCORE_DATABASE_URL",
     "queue": "start the server, or correct RAGCORE_REDIS_URL; until then jobs wait",
     "embedding": "start Ollama, or correct RAGCORE_OLLAMA__URL",
+    "generation": "start Ollama, or correct RAGCORE_OLLAMA__URL; until then answers quote",
     "files": "start the S3 server, or correct RAGCORE_BLOBS_URL",
 }
 
@@ -85,6 +86,7 @@ async def examine(settings: "Settings") -> list[Finding]:
         _answer("database", _database(settings)),
         _answer("queue", _queue(settings)),
         _answer("embedding", _embedding(settings)),
+        _answer("generation", _generation(settings)),
         _answer("files", _files(settings)),
     )
     return [
@@ -285,6 +287,29 @@ async def _ollama(settings: "Settings") -> Finding:
         )
     finally:
         await embedder.aclose()
+
+
+async def _generation(settings: "Settings") -> Finding:
+    if settings.generation.provider == "none":
+        return Finding("generation", "ok", "no language model: answers quote the documents")
+    if find_spec("ollama") is None:
+        raise MissingExtra("answers by Ollama need `pip install 'ragcore[ollama]'`")
+    import httpx
+    import ollama
+
+    model = settings.generation.model
+    found = f"ollama:{model} at {_place(settings.ollama.url)}"
+    client = ollama.AsyncClient(host=settings.ollama.url, timeout=_CONNECT_SECONDS)
+    try:
+        await client.show(model)
+    except ollama.ResponseError as error:
+        advice = f"run `ollama pull {model}`" if error.status_code == 404 else "look into its log"
+        return Finding("generation", "problem", f"{found}: {error.error}", advice)
+    except (httpx.TransportError, ConnectionError) as error:
+        raise ModelUnavailable(f"{found} is away: {error}") from error
+    finally:
+        await client.close()  # type: ignore[no-untyped-call]
+    return Finding("generation", "ok", found)
 
 
 async def _files(settings: "Settings") -> Finding:
