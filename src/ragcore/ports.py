@@ -204,7 +204,6 @@ class Lease:
     sequence: int
     filename: str | None
     mime_type: str | None
-    fingerprint: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,6 +227,8 @@ class IndexedVersion:
     report: ReadingReport
     timings_ms: Mapping[str, float]
     warnings: Sequence[str] = ()
+    fingerprint: str | None = None
+    """Of the pipeline that made it, which may be newer than the submitter's. None: the same."""
 
 
 class Catalog(Protocol):

@@ -136,6 +136,8 @@ async def open_runtime(
         tokenizer = tokenizer_name(model)
         max_tokens = longest_chunk(settings, model.spec, tokenizer)
         chunker = f"hybrid-1:{max_tokens}:{tokenizer.partition(':')[0]}"
+        reader = await asyncio.to_thread(lambda: converter.fingerprint)
+        fingerprint = pipeline_fingerprint(f"{reader}|{chunker}", model.spec)
         ingest = Ingest(
             catalog=catalog,
             collections=collections,
@@ -143,13 +145,12 @@ async def open_runtime(
             converter=converter,
             embedding=embedding,
             directory=directory,
+            fingerprint=fingerprint,
             chunker=chunker,
             max_tokens=max_tokens,
             tokenizer=tokenizer,
         )
         extractive = ExtractiveAnswerer(model, questions=embedding)
-        reader = await asyncio.to_thread(lambda: converter.fingerprint)
-        fingerprint = pipeline_fingerprint(f"{reader}|{chunker}", model.spec)
         yield Runtime(
             settings=settings,
             database_url=database_url,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ragcore.errors import UnfitModel
+from ragcore.errors import LeaseLost, UnfitModel
 from ragcore.flows.submit import docling_key, markdown_key, original_key, version_prefix
 from ragcore.model import Collection, ConvertedDocument, EmbeddingSpec, Stage, Vectors
 from ragcore.ports import (
@@ -55,6 +55,8 @@ class Ingest:
     embedding: DocumentEmbedding
     directory: Path
     """Where downloads and results rest while a document is worked on."""
+    fingerprint: str
+    """Of the whole pipeline, recorded with what it makes."""
     chunker: str
     """Fingerprint that the collection must have been made with."""
     max_tokens: int
@@ -67,10 +69,19 @@ class Ingest:
         if settled is None:
             collection = await self._collection(lease.job.collection)
             with tempfile.TemporaryDirectory(dir=self.directory, prefix="ingest-") as directory:
-                settled = await self._work(lease, collection, Path(directory), report)
+                try:
+                    settled = await self._work(lease, collection, Path(directory), report)
+                except LeaseLost:
+                    await self._drop_unneeded_files(lease)
+                    raise
         for version_id in settled.retired:
             await self.blobs.delete_prefix(version_prefix(version_id))
         return settled
+
+    async def _drop_unneeded_files(self, lease: Lease) -> None:
+        """Delete what was stored for a document that was deleted while it was worked on."""
+        if not await self.catalog.are_live([lease.version_id]):
+            await self.blobs.delete_prefix(version_prefix(lease.version_id))
 
     async def _work(
         self, lease: Lease, collection: Collection, directory: Path, report: Report
@@ -105,6 +116,7 @@ class Ingest:
                 report=document.report,
                 timings_ms=clock.milliseconds,
                 warnings=[*warnings, *embedding_warnings],
+                fingerprint=self.fingerprint,
             ),
         )
 

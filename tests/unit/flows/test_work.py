@@ -116,6 +116,7 @@ class Bench:
             converter=self.converter,
             embedding=self.embedding,
             directory=self.directory,
+            fingerprint="one",
             chunker="words",
             max_tokens=100,
             tokenizer="bytes",
@@ -242,6 +243,19 @@ async def test_a_cancelled_job_stops_the_work_under_way(bench: Bench) -> None:
     done = await working
     assert done is not None and done.status == "cancelled"
     assert cancelled == [True]
+
+
+async def test_a_document_deleted_while_it_is_worked_on_leaves_no_file(bench: Bench) -> None:
+    await bench.submit(b"one")
+    forget = Forget(bench.catalog, bench.collections, bench.blobs)  # type: ignore[arg-type]
+
+    async def delete() -> None:
+        await forget.documents("default", ["a"])
+
+    bench.converter.instead = delete
+    done = await bench.work.next()
+    assert done is not None and done.status == "cancelled"
+    assert bench.blobs.files == {}
 
 
 async def test_a_stopped_worker_gives_its_job_back(bench: Bench) -> None:

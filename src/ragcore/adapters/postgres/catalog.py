@@ -91,7 +91,6 @@ class PostgresCatalog:
             sequence=row["sequence"],
             filename=row["filename"],
             mime_type=row["mime_type"],
-            fingerprint=row["fingerprint"],
         )
 
     async def renew(
@@ -496,6 +495,7 @@ async def _promote(
             "pages": version.report.pages,
             "language": version.language,
             "report": Jsonb(asdict(version.report)),
+            "fingerprint": version.fingerprint,
             "mime_type": version.report.mime_type,
         },
     )

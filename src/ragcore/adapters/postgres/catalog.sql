@@ -69,7 +69,7 @@ SET status = 'running', stage = NULL, progress = 0, attempts = attempts + 1, err
     started_at = coalesce(started_at, now())
 FROM best, ragcore.versions v
 WHERE j.job_id = best.job_id AND v.version_id = j.version_id
-RETURNING j.*, v.sequence, v.filename, v.mime_type, v.fingerprint;
+RETURNING j.*, v.sequence, v.filename, v.mime_type;
 
 -- name: renew
 UPDATE ragcore.jobs
@@ -118,7 +118,7 @@ UPDATE ragcore.versions SET state = %(state)s WHERE version_id = %(version_id)s;
 
 -- name: promote_version
 UPDATE ragcore.versions
-SET state = 'current', chunks = %(chunks)s, pages = %(pages)s, language = %(language)s,
+SET state = 'current', fingerprint = coalesce(%(fingerprint)s, fingerprint), chunks = %(chunks)s, pages = %(pages)s, language = %(language)s,
     report = %(report)s, mime_type = %(mime_type)s
 WHERE version_id = %(version_id)s;
 

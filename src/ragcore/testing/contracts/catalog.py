@@ -130,6 +130,13 @@ class CatalogContract:
         assert await catalog.settle_unchanged(submission("one", fingerprint="two")) is None
         assert (await catalog.submit(submission("one", fingerprint="two"))).needs_blob
 
+    async def test_a_version_is_known_by_the_pipeline_that_made_it(self, catalog: Catalog) -> None:
+        job = (await catalog.submit(submission("one", fingerprint="old"))).job
+        made = replace(indexed("one"), fingerprint="new")
+        await catalog.put_in_place(await claimed(catalog, job.job_id), made)
+        assert await catalog.settle_unchanged(submission("one", fingerprint="old")) is None
+        assert await catalog.settle_unchanged(submission("one", fingerprint="new")) is not None
+
     async def test_a_new_version_replaces_the_old(self, catalog: Catalog) -> None:
         old = await ingest(catalog, submission("one"), "one", "more")
         job = (await catalog.submit(submission("two"))).job

@@ -123,7 +123,6 @@ class MemoryCatalog:
             sequence=version.sequence,
             filename=version.submission.filename,
             mime_type=version.submission.mime_type,
-            fingerprint=version.submission.fingerprint,
         )
 
     async def renew(
@@ -156,8 +155,10 @@ class MemoryCatalog:
             return self._drop(task, entry, "superseded")
         if current is not None:
             current.state = "replaced"
-        mine.state, mine.indexed = "current", version
         given = mine.submission
+        if version.fingerprint is not None:
+            mine.submission = replace(given, fingerprint=version.fingerprint)
+        mine.state, mine.indexed = "current", version
         entry.document = replace(
             entry.document,
             version_id=lease.version_id,
