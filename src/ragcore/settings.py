@@ -158,7 +158,9 @@ class SearchSettings(_Group):
         default=2000, ge=0, description="Filters that match at most so many chunks scan exactly."
     )
     merge_neighbours: bool = Field(
-        default=False, description="Join neighbouring passages under the same heading."
+        default=False,
+        description="Join neighbouring passages under the same heading; offsets of citations then"
+        " count in the joined text.",
     )
 
 

@@ -104,11 +104,17 @@ class RagVectorStore(BasePydanticVectorStore):
         return await self._nodes.call(lambda store: _add(store, nodes))
 
     def delete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Remove every node of a document, and an ingested document with all that is kept of it."""
+        """Remove every node of a document, and an ingested document from the catalogue.
+
+        Its stored files go with the sweep of orphans; `Rag.delete` takes them at once.
+        """
         self._nodes.call_sync(lambda store: store.delete_document(ref_doc_id))
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
-        """Remove every node of a document, and an ingested document with all that is kept of it."""
+        """Remove every node of a document, and an ingested document from the catalogue.
+
+        Its stored files go with the sweep of orphans; `Rag.delete` takes them at once.
+        """
         await self._nodes.call(lambda store: store.delete_document(ref_doc_id))
 
     def delete_nodes(
