@@ -1,5 +1,7 @@
 """The extractive answerer with the real bundled model: what it quotes is what a reader sees."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -168,3 +170,29 @@ async def test_every_quote_stands_where_it_says_and_every_marker_has_one(
         assert f"[{citation.marker}]" in answer.text
     assert (answer.no_answer_reason is None) == bool(answer.citations)
     assert len(answer.citations) <= 3
+
+
+@pytest.mark.parametrize(
+    "scrap",
+    [
+        '{"message": "Hello World"}',
+        "<span style='color:red'>INFO</span> /home/user/code/app",
+        "`/home/user/code/awesomeapp`",
+        "app = FastAPI(title=name)",
+        "INFO Will watch for changes in these directories:",
+        "Logs",
+    ],
+)
+async def test_code_markup_and_lead_ins_answer_nothing(
+    answerer: ExtractiveAnswerer, scrap: str
+) -> None:
+    passage = replace(GUIDE, text=scrap, language="en")
+    answer = await answerer.answer("Сколько ног у паука?", [passage])
+    assert answer.no_answer_reason is not None
+
+
+async def test_markup_around_a_sentence_is_not_shown(answerer: ExtractiveAnswerer) -> None:
+    text = '<img src="/a.svg"> The [ferry](/ferry.html) leaves at 7:30. { #times }'
+    passage = replace(GUIDE, text=text, language="en")
+    answer = await answerer.answer("When does the ferry leave?", [passage])
+    assert answer.text.startswith("The ferry leaves at 7:30.")

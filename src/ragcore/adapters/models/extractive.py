@@ -46,17 +46,28 @@ _DECLINED: Final[Mapping[str, Mapping[NoAnswerReason, str]]] = {
     "en": {
         "no_documents": "There are no documents to answer from.",
         "no_relevant_passages": "The documents hold nothing relevant to this question.",
-        "not_in_passages": "The passages found are on the subject but don't hold the answer.",
+        "not_in_passages": "What comes nearest in the documents does not hold the answer.",
     },
     "ru": {
         "no_documents": "Нет документов, по которым можно ответить.",
         "no_relevant_passages": "В документах нет ничего, что относилось бы к этому вопросу.",
-        "not_in_passages": "Найденные фрагменты близки по теме, но ответа в них нет.",
+        "not_in_passages": "Ближайшее, что есть в документах, не содержит ответа.",
     },
 }
 
 _LINE_MARKUP = re.compile(r"\A(?:#{1,6}|[-*+•>]|\d{1,3}[.)])\s+")
 _EMPHASIS = re.compile(r"(\*\*|__|`)(?=\S)(.+?)(?<=\S)\1")
+_TAG = re.compile(r"<[/!?]?[A-Za-z][^<>]{0,300}>")
+_ATTRIBUTES = re.compile(r"\{\s*[#.*:][^{}]{0,200}\}")
+_LINK = re.compile(r"!?\[([^\[\]]*)\]\([^()\s]*\)")
+_ADDRESS = re.compile(r"\w+://\S*")
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_CODE_CHARACTERS = frozenset("{}[]<>=_\\|`*#@&^~$/;")
+_MOST_CODE: Final = 0.06
+"""Share of such characters in a sentence, over which it is code, a path or a log line."""
+_LEAST_FOREIGN_WORDS: Final = 5
+"""A scrap in another language, mostly code or a name, is no answer by its cosine alone."""
+
 _TABLE_RULE = re.compile(r"[\s|:+-]*")
 
 
@@ -91,7 +102,8 @@ class _Asking:
 
     def judged(self, sentence: _Sentence, share: float, cosine: float) -> _Judged:
         told = sentence.passage.language
-        foreign = is_foreign(told, self.language)
+        has_words = len(_WORD.findall(_ADDRESS.sub("", sentence.text))) >= _LEAST_FOREIGN_WORDS
+        foreign = has_words and is_foreign(told, self.language)
         added = _WORDS_WEIGHT * share
         excess = self.probed.excess(self.vector, asked=self.language, told=told)
         fair = cosine - _EXCESS_BELIEVED * excess
@@ -200,6 +212,8 @@ def _sentences(passages: Sequence[Passage]) -> list[_Sentence]:
             else:
                 header = ()
                 text = _plain(quote)
+                if not _reads_as_prose(text):
+                    continue
             if roots(text):
                 found.append(_Sentence(passage, rank, (start, end), text))
     return found
@@ -218,8 +232,20 @@ def _row_text(header: Sequence[str], cells: Sequence[str]) -> str:
 
 
 def _plain(quote: str) -> str:
-    text = _EMPHASIS.sub(r"\2", _LINE_MARKUP.sub("", quote))
+    text = _ATTRIBUTES.sub("", _TAG.sub("", _LINK.sub(r"\1", quote)))
+    text = _EMPHASIS.sub(r"\2", _LINE_MARKUP.sub("", text.strip()))
     return " ".join(text.split())
+
+
+def _reads_as_prose(text: str) -> bool:
+    """Tell a sentence from code, markup, paths and logs, and from the lead-in to something else.
+
+    Scraps of these are near to many questions and answer none.
+    """
+    symbols = sum(character in _CODE_CHARACTERS for character in text)
+    words = len(_WORD.findall(text))
+    is_bare = words < 2 and not (words and any(character.isdigit() for character in text))
+    return not is_bare and not text.endswith(":") and symbols <= _MOST_CODE * len(text)
 
 
 def _in_context(sentence: _Sentence) -> str:
