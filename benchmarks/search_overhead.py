@@ -1,10 +1,11 @@
 """What a search costs over embedding its question and running its one statement.
 
-    python benchmarks/search_overhead.py [--chunks 10000] [--questions 200]
+    python benchmarks/search_overhead.py [--chunks 10000] [--questions 200] [--mixed]
 
 `rag.search` and the bare pair (the model, then the same SQL over one plain connection, rows fetched
 and thrown away) take turns, question by question, each question new to both. The collection is of
-real sentences with synthetic vectors.
+real sentences with synthetic vectors; with `--mixed` half of it is Russian, and each search looks
+for hidden languages by a second vector search, which the bare pair has no answer to.
 """
 
 import argparse
@@ -12,6 +13,7 @@ import asyncio
 import statistics
 import time
 from collections.abc import Awaitable, Callable
+from itertools import islice
 
 from psycopg.rows import dict_row
 from pydantic import SecretStr
@@ -25,13 +27,13 @@ from ragcore.settings import Settings
 from rendering import articles
 
 
-async def main(chunk_count: int, question_count: int) -> None:
+async def main(chunk_count: int, question_count: int, *, mixed: bool) -> None:
     questions = [q.text for a in articles("en") for q in a.questions][: 2 * question_count]
     async with (
         database(None) as url,
         Rag.open(Settings(database_url=SecretStr(url)), collection="overhead") as rag,
     ):
-        await _fill(rag.runtime, chunk_count)
+        await _fill(rag.runtime, chunk_count, mixed=mixed)
         whole: list[float] = []
         bare: list[float] = []
         async with rag.runtime.pool.connection() as connection:
@@ -46,6 +48,7 @@ async def main(chunk_count: int, question_count: int) -> None:
                     vector_limit=rag.runtime.settings.search.candidates,
                     keyword_limit=rag.runtime.settings.search.candidates,
                     exact_rows=rag.runtime.settings.search.exact_rows,
+                    postings=30_000,  # as PostgresChunks has it
                 )
                 async with connection.pipeline(), connection.transaction():
                     await connection.execute(SQL["settings"], search.settings())
@@ -62,8 +65,9 @@ async def main(chunk_count: int, question_count: int) -> None:
     print(f"ratio of the medians {statistics.median(whole) / statistics.median(bare):.2f}")
 
 
-async def _fill(runtime: Runtime, count: int) -> None:
-    texts = list(corpus.chunks(count, corpus.sentences(), seed=1))
+async def _fill(runtime: Runtime, count: int, *, mixed: bool) -> None:
+    both = corpus.chunks(3 * count, corpus.sentences(), seed=1)
+    texts = list(islice((c for c in both if mixed or c.language == "en"), count))
     vectors = corpus.unit_vectors(count, seed=2)
     async with runtime.pool.connection() as connection:
         await connection.set_autocommit(True)
@@ -81,5 +85,6 @@ if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--chunks", type=int, default=10_000)
     parser.add_argument("--questions", type=int, default=200)
+    parser.add_argument("--mixed", action="store_true", help="Russian and English chunks")
     given = parser.parse_args()
-    asyncio.run(main(given.chunks, given.questions))
+    asyncio.run(main(given.chunks, given.questions, mixed=given.mixed))
