@@ -99,7 +99,7 @@ class GeneratedAnswerer:
             response = await self._llm.achat(messages)
         except (HTTPError, OSError, TimeoutError) as error:
             raise ModelUnavailable(f"{self.name} did not answer: {error}") from error
-        except Exception as error:
+        except Exception as error:  # anybody's model, whose refusals share a status and no class
             if getattr(error, "status_code", None) is None:
                 raise  # not an answer of the server's: a bug
             raise Rejected(f"{self.name} refused: {error}") from error

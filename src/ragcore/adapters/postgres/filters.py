@@ -5,6 +5,7 @@ Documents are filtered on their row `d` of ragcore.documents, rows that carry th
 is not true; below a NOT it never is, so that a negation matches where a field is missing.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -57,7 +58,7 @@ class _Parameters:
         return self.add(Jsonb(value), "jsonb")
 
 
-class _Translator:
+class _Translator(ABC):
     """What both kinds of rows share: logic, and operators over a field's JSON value."""
 
     def __init__(self, values: _Parameters) -> None:
@@ -82,9 +83,9 @@ class _Translator:
             case Condition():
                 return self.compared(filter_)
 
+    @abstractmethod
     def value(self, name: str) -> str:
         """The field as JSON, NULL where it is missing."""
-        raise NotImplementedError
 
     def equal(self, name: str, value: Any) -> str:
         return f"{self.value(name)} = {self._values.json(value)}"
