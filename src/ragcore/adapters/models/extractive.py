@@ -36,7 +36,7 @@ _MARGIN: Final = 0.5
 
 _ANSWERS: Final = 1.0
 _ANSWERS_ACROSS_LANGUAGES: Final = 0.65
-"""Least value of a sentence that answers; between two languages words can't add to it."""
+"""Least value of a sentence that answers; between two languages words seldom add to it."""
 _EXCESS_BELIEVED: Final = 0.5
 """Of how near the question seems to be to everything: eight probes tell it roughly."""
 _NEAR_MISS: Final = 0.3
