@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from ragcore.errors import (
+    AccessDenied,
     Conflict,
     ConversionError,
     DocumentTooLarge,
@@ -17,13 +18,16 @@ from ragcore.errors import (
     InvalidInput,
     NotFound,
     RagError,
+    RateLimited,
     Rejected,
+    StorageFull,
+    Unauthenticated,
     Unavailable,
     UnfitModel,
     Unsupported,
     UnsupportedFormat,
 )
-from ragcore_api.schemas import Problem
+from ragcore_api.schemas.values import Problem
 
 STATUS: dict[type[RagError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
@@ -35,6 +39,10 @@ STATUS: dict[type[RagError], HTTPStatus] = {
     UnfitModel: HTTPStatus.UNPROCESSABLE_ENTITY,
     ConversionError: HTTPStatus.UNPROCESSABLE_ENTITY,
     Conflict: HTTPStatus.CONFLICT,
+    AccessDenied: HTTPStatus.FORBIDDEN,
+    Unauthenticated: HTTPStatus.UNAUTHORIZED,
+    RateLimited: HTTPStatus.TOO_MANY_REQUESTS,
+    StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     Unsupported: HTTPStatus.INTERNAL_SERVER_ERROR,
     RagError: HTTPStatus.INTERNAL_SERVER_ERROR,

@@ -19,7 +19,7 @@ from ragcore.settings import Settings, require_loopback
 from ragcore_api import errors
 from ragcore_api.guard import LoopbackOnly, RequestIds
 from ragcore_api.routes import documents, health, ingest, jobs, questions
-from ragcore_api.schemas import Problem
+from ragcore_api.schemas.values import Problem
 
 log = logging.getLogger(__name__)
 

@@ -1,12 +1,14 @@
 """Errors ragcore raises on purpose.
 
 RagError
-├── NotFound            CollectionNotFound, DocumentNotFound, JobNotFound, BlobNotFound
+├── NotFound            CollectionNotFound, DocumentNotFound, JobNotFound, BlobNotFound, KeyNotFound
 ├── Rejected            InvalidInput, InvalidFilter, UnsupportedFormat, DocumentTooLarge,
 │                       ForbiddenUrl, UnfitModel
+├── AccessDenied        Unauthenticated, Forbidden
 ├── ConversionError     ConversionFailed, ConversionTimeout, PasswordRequired, NoTextFound
-├── Conflict            CollectionMismatch, IdempotencyConflict, LeaseLost
-├── Unavailable         StoreUnavailable, BlobsUnavailable, QueueUnavailable, ModelUnavailable
+├── Conflict            CollectionMismatch, IdempotencyConflict, LeaseLost, NotRetryable
+├── Unavailable         StoreUnavailable, BlobsUnavailable, QueueUnavailable, ModelUnavailable,
+│                       StorageFull, RateLimited
 └── Unsupported         UnsupportedMachine, UnsupportedServer, MissingExtra, NotConfigured
 
 Every class has a public, stable `code` (listed in docs/reference/errors.md) and says whether the
@@ -56,6 +58,12 @@ class BlobNotFound(NotFound):
     code = "blob_not_found"
 
 
+class KeyNotFound(NotFound):
+    """No API key of that id."""
+
+    code = "key_not_found"
+
+
 # --- the input is at fault -----------------------------------------------------------------
 
 
@@ -99,6 +107,27 @@ class UnfitModel(Rejected):
     """The embedding model can't serve the language of the text, and the collection is strict."""
 
     code = "unfit_model"
+
+
+# --- the caller may not ----------------------------------------------------------------------
+
+
+class AccessDenied(RagError):
+    """The caller may not do this."""
+
+    code = "access_denied"
+
+
+class Unauthenticated(AccessDenied):
+    """No API key was sent, or one that is unknown, expired or revoked."""
+
+    code = "unauthenticated"
+
+
+class Forbidden(AccessDenied):
+    """The API key is good, and not for this: it lacks the scope or the collection."""
+
+    code = "forbidden"
 
 
 # --- the document could not be read --------------------------------------------------------
@@ -161,6 +190,12 @@ class LeaseLost(Conflict):
     code = "lease_lost"
 
 
+class NotRetryable(Conflict):
+    """The job can't be run again: it has not failed, or its files or its document are gone."""
+
+    code = "not_retryable"
+
+
 # --- what we depend on is away -------------------------------------------------------------
 
 
@@ -193,6 +228,22 @@ class ModelUnavailable(Unavailable):
     """The embedding or language model did not answer."""
 
     code = "model_unavailable"
+
+
+class StorageFull(Unavailable):
+    """Too little room is left on the disk to take documents; questions are still answered."""
+
+    code = "storage_full"
+
+
+class RateLimited(Unavailable):
+    """This key has used up its requests for now; `retry_after_seconds` says until when."""
+
+    code = "rate_limited"
+
+    def __init__(self, message: str, *, retry_after_seconds: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
 
 
 # --- it can't work here --------------------------------------------------------------------

@@ -81,10 +81,35 @@ class Document:
     """What the parser found in the file itself: author, dates, page count …"""
     version_id: UUID | None = None
     """The version that answers now; None while the first one is on its way."""
+    expires_at: datetime | None = None
+    """When it is deleted by itself; None: never."""
     chunks: int = 0
     pages: int | None = None
     created_at: datetime | None = None
     updated_at: datetime | None = None
+
+
+VersionState = Literal["pending", "current", "replaced", "superseded", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One set of bytes of a document, and what became of it."""
+
+    version_id: UUID
+    sequence: int
+    """From 1, in order of arrival."""
+    state: VersionState
+    sha256: str
+    """Hexadecimal."""
+    size_bytes: int
+    filename: str | None = None
+    mime_type: str | None = None
+    fingerprint: str = ""
+    chunks: int | None = None
+    pages: int | None = None
+    language: str | None = None
+    created_at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -425,6 +450,74 @@ class Job:
     @property
     def is_finished(self) -> bool:
         return self.status in ("succeeded", "failed", "cancelled")
+
+
+@dataclass(frozen=True, slots=True)
+class QueueState:
+    """How the queue stands, for an operator."""
+
+    jobs: Mapping[JobStatus, int]
+    """Jobs by status; finished ones as long as they are kept."""
+    oldest_waiting_seconds: float
+    """Age of the oldest job that may be claimed now; 0 when none waits."""
+
+
+# --- access --------------------------------------------------------------------------------
+
+Scope = Literal["ingest", "query", "admin"]
+"""What a key may do: take documents in and out, ask, or everything."""
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """A key as it is stored: its secret can't be read back."""
+
+    key_id: UUID
+    name: str
+    scopes: frozenset[Scope]
+    collections: frozenset[str] | None = None
+    """None: every collection."""
+    requests_per_minute: int | None = None
+    """None: as the settings say; 0: no limit."""
+    created_at: datetime | None = None
+    expires_at: datetime | None = None
+    last_used_at: datetime | None = None
+    revoked_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Principal:
+    """Who makes a request, and what they may do."""
+
+    name: str
+    """For logs and the audit trail: the key's name, `loopback`, `admin`."""
+    scopes: frozenset[Scope]
+    collections: frozenset[str] | None = None
+    """None: every collection."""
+    key_id: UUID | None = None
+    requests_per_minute: int | None = None
+
+    def may(self, scope: Scope) -> bool:
+        return scope in self.scopes or "admin" in self.scopes
+
+    def sees(self, collection: str) -> bool:
+        return self.collections is None or collection in self.collections
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEntry:
+    """Who did what: documents taken in and deleted, keys and collections changed."""
+
+    action: str
+    """`document.ingest`, `document.delete`, `document.update`, `collection.create`,
+    `collection.delete`, `key.create`, `key.revoke`, `job.cancel`, `job.retry` …"""
+    actor: str
+    collection: str | None = None
+    target: str | None = None
+    """Id of the document, key or job."""
+    request_id: str | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)
+    at: datetime | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,15 @@ memory (`ragcore.testing.memory`) and a contract suite that both must pass.
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Protocol
 from uuid import UUID
 
 from ragcore.model import (
     Answer,
+    ApiKey,
+    AuditEntry,
     Candidates,
     Chunk,
     Collection,
@@ -27,10 +29,12 @@ from ragcore.model import (
     Metadata,
     Outcome,
     Passage,
+    QueueState,
     ReadingReport,
     Stage,
     Vector,
     Vectors,
+    Version,
 )
 
 # --- models --------------------------------------------------------------------------------
@@ -182,6 +186,13 @@ class Submission:
     idempotency_key: str | None = None
     idempotency_scope: str = ""
     body_hash: bytes | None = None
+    expires_at: datetime | None = None
+    """When the document is deleted by itself; None: not given, it keeps its own."""
+    callback_url: str | None = None
+    """Told how the job ended. Checked by the submitter; recorded with the job."""
+    submitted_by: str | None = None
+    """Name of the principal, for the audit trail."""
+    request_id: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -289,6 +300,28 @@ class Catalog(Protocol):
         """
         ...
 
+    async def run_again(self, job_id: UUID) -> Job:
+        """Queue a failed or cancelled job once more, its attempts counted from 0.
+
+        Ends as `superseded` when something newer got in place meanwhile. Raises JobNotFound, and
+        NotRetryable when it has not failed, or its document or version is gone.
+        """
+        ...
+
+    async def run_failed_again(
+        self,
+        *,
+        collections: Set[str] | None = None,
+        document_id: str | None = None,
+        code: str | None = None,
+        limit: int = 1000,
+    ) -> Sequence[Job]:
+        """Do what `run_again` does for failed jobs that match, the oldest first; return them.
+
+        `code` is that of the failure. Jobs that can't be run again are passed over.
+        """
+        ...
+
     async def release_expired(self) -> Sequence[Job]:
         """Give jobs whose lease ran out back to the queue and return them. Safe to repeat."""
         ...
@@ -312,12 +345,20 @@ class Catalog(Protocol):
     async def jobs(
         self,
         *,
-        collection: str | None = None,
+        collections: Set[str] | None = None,
         document_id: str | None = None,
         status: JobStatus | None = None,
         limit: int = 50,
+        after: UUID | None = None,
     ) -> Sequence[Job]:
-        """The newest first."""
+        """The newest first, from the one that follows the job `after`.
+
+        `collections` None: of all; an empty set: of none.
+        """
+        ...
+
+    async def queue_state(self) -> QueueState:
+        """Jobs by status and the age of the oldest waiting one, in one round trip."""
         ...
 
     async def document(self, collection: str, document_id: str) -> Document:
@@ -339,6 +380,14 @@ class Catalog(Protocol):
         """
         ...
 
+    async def document_by_uri(self, collection: str, uri: str) -> Document:
+        """Raises DocumentNotFound."""
+        ...
+
+    async def versions(self, collection: str, document_id: str) -> Sequence[Version]:
+        """The newest first. Raises DocumentNotFound."""
+        ...
+
     async def reading_report(self, collection: str, document_id: str) -> ReadingReport:
         """How well the version in place could be read. Raises DocumentNotFound."""
         ...
@@ -350,8 +399,23 @@ class Catalog(Protocol):
         *,
         title: str | None = None,
         metadata: Metadata | None = None,
+        expires_at: datetime | None = None,
+        never_expires: bool = False,
     ) -> Document:
-        """Change what is given, embed nothing. Raises DocumentNotFound."""
+        """Change what is given, embed nothing. Raises DocumentNotFound.
+
+        `metadata` replaces the whole object. `never_expires` takes away a date set before.
+        """
+        ...
+
+    async def matching(
+        self, collection: str, filters: Filter, *, limit: int = 1000, after: str | None = None
+    ) -> Sequence[str]:
+        """Ids of the documents that match, in order: those in place, and those on their way."""
+        ...
+
+    async def expired(self, *, limit: int = 100) -> Sequence[tuple[str, str]]:
+        """Collection and id of documents whose `expires_at` has passed, the longest gone first."""
         ...
 
     async def forget(self, collection: str, document_ids: Sequence[str]) -> DeletionReceipt:
@@ -367,6 +431,91 @@ class Catalog(Protocol):
 
     async def are_live(self, version_ids: Sequence[UUID]) -> Set[UUID]:
         """Return those whose files are still needed; files of the others may be deleted."""
+        ...
+
+
+class Retention(Protocol):
+    """What is removed when it has been kept long enough. Each call is bounded, safe to repeat."""
+
+    async def forget_jobs(self, *, older_than: timedelta, limit: int = 1000) -> int:
+        """Remove finished jobs whose callback, if any, is settled; return how many."""
+        ...
+
+    async def forget_versions(self, *, limit: int = 1000) -> int:
+        """Remove replaced and superseded versions that no kept job names, and failed ones that
+        nothing can put in place any more; return how many. Their files are the sweep's."""
+        ...
+
+    async def forget_idempotency_keys(self, *, limit: int = 1000) -> int:
+        """Remove keys older than 24 hours; return how many."""
+        ...
+
+    async def forget_audit(self, *, older_than: timedelta, limit: int = 1000) -> int: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Callback:
+    """A finished job that somebody wants to hear of."""
+
+    job: Job
+    url: str
+    attempts: int
+    """Deliveries tried before this one."""
+
+
+class Callbacks(Protocol):
+    """Deliveries that are due. They are recorded with the submission, so none is lost."""
+
+    async def claim_due(self, *, lease: timedelta, limit: int = 20) -> Sequence[Callback]:
+        """Take due callbacks of finished jobs, skipping what others hold, for `lease`.
+
+        One whose holder dies is due again after the lease: a receiver may hear twice.
+        """
+        ...
+
+    async def delivered(self, job_id: UUID) -> None: ...
+
+    async def failed(self, job_id: UUID, *, error: str, after: timedelta | None) -> None:
+        """Record a failed delivery: due again `after`, or given up when that is None."""
+        ...
+
+
+class Keys(Protocol):
+    """API keys by the SHA-256 of their secret."""
+
+    async def add(self, key: ApiKey, *, secret_hash: bytes) -> ApiKey: ...
+
+    async def by_hash(self, secret_hash: bytes) -> ApiKey | None:
+        """Also revoked and expired ones: the caller decides."""
+        ...
+
+    async def list(self) -> Sequence[ApiKey]:
+        """The newest first, revoked ones included."""
+        ...
+
+    async def revoke(self, key_id: UUID) -> ApiKey:
+        """Safe to repeat. Raises KeyNotFound."""
+        ...
+
+    async def used(self, key_ids: Set[UUID]) -> None:
+        """Note that they were used now."""
+        ...
+
+
+class Audit(Protocol):
+    """The trail of who changed what."""
+
+    async def record(self, entries: Sequence[AuditEntry]) -> None: ...
+
+    async def entries(
+        self,
+        *,
+        collections: Set[str] | None = None,
+        action: str | None = None,
+        limit: int = 50,
+        before: datetime | None = None,
+    ) -> Sequence[AuditEntry]:
+        """The newest first."""
         ...
 
 

@@ -164,6 +164,92 @@ class SearchSettings(_Group):
     )
 
 
+class AccessSettings(_Group):
+    """Who may call the API."""
+
+    require_key: bool = Field(
+        default=False,
+        description="Ask for a key on loopback of the embedded mode, too; elsewhere a key is a must.",
+    )
+    admin_key: SecretStr | None = Field(
+        default=None,
+        min_length=24,
+        description="A key that may do everything, for the first start of a stack.",
+    )
+    requests_per_minute: int = Field(
+        default=600, ge=0, description="Requests of one key in a minute; 0: no limit."
+    )
+    cors_origins: tuple[str, ...] = Field(
+        default=(), description="Web origins whose pages may call the API from a browser."
+    )
+    hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Names besides loopback's under which a service without keys may be called.",
+    )
+
+
+class CallbackSettings(_Group):
+    """Telling a `callback_url` how a job ended."""
+
+    secret: SecretStr | None = Field(
+        default=None, description="Signs callbacks (HMAC-SHA256 in `X-Ragcore-Signature`)."
+    )
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(),
+        description="Hosts with private addresses that may be called, such as `n8n`.",
+    )
+    attempts: int = Field(default=8, ge=1, description="Deliveries tried before giving up.")
+    timeout_seconds: float = Field(default=10.0, gt=0, description="Limit of one delivery.")
+
+
+class FetchSettings(_Group):
+    """Fetching a document by its URL."""
+
+    timeout_seconds: float = Field(default=60.0, gt=0, description="Limit of the whole download.")
+    max_redirects: int = Field(default=5, ge=0, description="Redirects followed.")
+    allowed_hosts: tuple[str, ...] = Field(
+        default=(), description="Hosts with private addresses that may be fetched from."
+    )
+
+
+class RetentionSettings(_Group):
+    """What is kept for how long; 0 keeps it for ever."""
+
+    finished_jobs_days: int = Field(default=30, ge=0, description="Finished jobs, in days.")
+    audit_days: int = Field(default=365, ge=0, description="The audit trail, in days.")
+    unused_vectors_days: int = Field(
+        default=90, ge=0, description="Cached vectors that nobody asked for, in days."
+    )
+
+
+class WorkerSettings(_Group):
+    """The worker process."""
+
+    jobs: int | None = Field(
+        default=None,
+        ge=1,
+        description="Documents at once; None: one more than conversion children.",
+    )
+    metrics_port: int = Field(
+        default=0,
+        ge=0,
+        le=65535,
+        description="Port of the worker's own `/metrics` and `/health`; 0: none.",
+    )
+    metrics_host: str = Field(default="127.0.0.1", description="Address of that port.")
+    grace_seconds: float = Field(
+        default=10.0, ge=0, description="How long jobs may go on after SIGTERM."
+    )
+
+
+class DiskSettings(_Group):
+    """When to refuse documents for want of room."""
+
+    min_free_mb: int = Field(
+        default=512, ge=0, description="MiB that must stay free in the data directory; 0: any."
+    )
+
+
 class Settings(BaseSettings):
     """Everything ragcore can be told. `ragcore doctor` prints it without its secrets."""
 
@@ -198,6 +284,9 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field(
         default="info", description="Least important log lines shown."
     )
+    log_format: Literal["human", "json"] = Field(
+        default="human", description="Log lines for people, or one JSON object a line."
+    )
     conversion: ConversionSettings = ConversionSettings()
     chunking: ChunkingSettings = ChunkingSettings()
     embedding: EmbeddingSettings = EmbeddingSettings()
@@ -205,6 +294,27 @@ class Settings(BaseSettings):
     generation: GenerationSettings = GenerationSettings()
     langfuse: LangfuseSettings = LangfuseSettings()
     search: SearchSettings = SearchSettings()
+    access: AccessSettings = AccessSettings()
+    callbacks: CallbackSettings = CallbackSettings()
+    fetch: FetchSettings = FetchSettings()
+    retention: RetentionSettings = RetentionSettings()
+    worker: WorkerSettings = WorkerSettings()
+    disk: DiskSettings = DiskSettings()
+
+    @property
+    def is_embedded(self) -> bool:
+        """Whether the database is ragcore's own, started for whoever opens the data directory."""
+        return self.database_url is None
+
+    @property
+    def is_loopback(self) -> bool:
+        """Whether the API listens where only this machine reaches it."""
+        return self.host in _LOOPBACK
+
+    @property
+    def needs_key(self) -> bool:
+        """Whether callers of the API must show a key."""
+        return self.access.require_key or not (self.is_embedded and self.is_loopback)
 
     @classmethod
     def settings_customise_sources(

@@ -7,7 +7,8 @@ from fastapi import APIRouter, Query
 from ragcore.errors import Unavailable
 from ragcore_api.deps import RagDep
 from ragcore_api.errors import problems
-from ragcore_api.schemas import CollectionName, DocumentId, DocumentOut, DocumentsOut
+from ragcore_api.schemas.documents import DocumentOut, DocumentsOut
+from ragcore_api.schemas.values import CollectionName, DocumentId
 
 router = APIRouter(prefix="/documents", tags=["documents"])
 

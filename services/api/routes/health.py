@@ -7,7 +7,7 @@ from fastapi import APIRouter, Response, status
 from ragcore import __version__
 from ragcore.errors import RagError
 from ragcore_api.deps import DoorbellDep, RagDep
-from ragcore_api.schemas import LiveOut, ReadyOut, VersionOut
+from ragcore_api.schemas.operation import LiveOut, ReadyOut, VersionOut
 
 router = APIRouter(tags=["operation"])
 

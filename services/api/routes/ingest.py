@@ -13,7 +13,7 @@ from ragcore.model import Job
 from ragcore.rag import Rag
 from ragcore_api.deps import RagDep
 from ragcore_api.errors import problems
-from ragcore_api.schemas import JobOut, JobsOut, TextIn
+from ragcore_api.schemas.jobs import JobOut, JobsOut, TextIn
 from ragcore_api.uploads import body_of, field_of, files_of, form_of, metadata_of, pieces_of
 
 router = APIRouter(tags=["documents"])

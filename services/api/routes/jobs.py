@@ -7,7 +7,7 @@ from fastapi import APIRouter
 from ragcore.errors import JobNotFound, Unavailable
 from ragcore_api.deps import RagDep
 from ragcore_api.errors import problems
-from ragcore_api.schemas import JobOut
+from ragcore_api.schemas.jobs import JobOut
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 

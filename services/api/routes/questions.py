@@ -5,7 +5,7 @@ from fastapi import APIRouter
 from ragcore.errors import CollectionNotFound, InvalidFilter, Unavailable
 from ragcore_api.deps import RagDep
 from ragcore_api.errors import problems
-from ragcore_api.schemas import AnswerOut, QueryIn, SearchIn, SearchOut
+from ragcore_api.schemas.questions import AnswerOut, QueryIn, SearchIn, SearchOut
 
 router = APIRouter(tags=["questions"])
 _PROBLEMS = problems(CollectionNotFound, InvalidFilter, Unavailable)

@@ -11,7 +11,9 @@ from ragcore.model import (
     Place,
     SearchResult,
 )
-from ragcore_api.schemas import AnswerOut, DocumentOut, JobOut, SearchOut
+from ragcore_api.schemas.documents import DocumentOut
+from ragcore_api.schemas.jobs import JobOut
+from ragcore_api.schemas.questions import AnswerOut, SearchOut
 
 PASSAGE = Passage(
     chunk_id="c",

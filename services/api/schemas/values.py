@@ -1,0 +1,33 @@
+"""What schemas are made of, and the shape of an error."""
+
+from typing import Annotated, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+CollectionName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,48}$", examples=["default"])]
+DocumentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:~-]{1,200}$")]
+Box = tuple[float, float, float, float]
+
+
+class In(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Out(BaseModel):
+    model_config = ConfigDict(frozen=True, from_attributes=True, validate_by_name=True)
+
+    @classmethod
+    def of(cls, value: object) -> Self:
+        """Take a value of the library, field by field; aliases name the fields that differ."""
+        return cls.model_validate(value)
+
+
+class Problem(Out):
+    """An error, after RFC 9457."""
+
+    type: str
+    title: str
+    status: int
+    detail: str
+    code: str = Field(description="Public and stable; listed in docs/reference/errors.md.")
+    request_id: str
