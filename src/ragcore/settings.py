@@ -169,7 +169,7 @@ class AccessSettings(_Group):
 
     require_key: bool = Field(
         default=False,
-        description="Ask for a key on loopback of the embedded mode, too; elsewhere a key is a must.",
+        description="Ask for a key on loopback of the embedded mode, too; elsewhere it is a must.",
     )
     admin_key: SecretStr | None = Field(
         default=None,
