@@ -42,10 +42,10 @@ async def main() -> None:
     arguments = _arguments()
     name = f"bench-hybrid-{arguments.chunks}"
     async with database(arguments.database_url) as url, open_pool(url, size=4) as pool:
-        await _provide(pool, name, arguments.chunks)
+        await provide(pool, name, arguments.chunks)
         await _report_quality(pool, name)
         if not arguments.quality_only:
-            await _provide_peer(pool, name)
+            await provide_peer(pool, name)
             await _report_times(url, pool, name)
 
 
@@ -57,15 +57,17 @@ def _arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-async def _provide(pool: Pool, name: str, count: int) -> None:
+async def provide(
+    pool: Pool, name: str, count: int, *, spec: EmbeddingSpec = SPEC, chunker: str = "none"
+) -> None:
     """Fill the collection, unless a run before has done so."""
     collections = PostgresCollections(pool)
-    await collections.open(name, embedding=SPEC, chunker="none")
+    await collections.open(name, embedding=spec, chunker=chunker)
     async with pool.connection() as connection:
         if await held(connection, name) == count:
             return
     await collections.delete(name)  # a run before was interrupted
-    await collections.open(name, embedding=SPEC, chunker="none")
+    await collections.open(name, embedding=spec, chunker=chunker)
     async with pool.connection() as connection:
         await connection.set_autocommit(True)
         abstracts = [corpus.one(f"npl-{n}", t) for n, t in corpus.npl_documents().items()]
@@ -148,7 +150,7 @@ def _ndcg(ranked: Sequence[str], relevant: set[str]) -> float:
 # --- time ----------------------------------------------------------------------------------
 
 
-async def _provide_peer(pool: Pool, name: str) -> None:
+async def provide_peer(pool: Pool, name: str) -> None:
     """Copy the collection into the table that PGVectorStore makes, with the indexes it makes."""
     async with pool.connection() as connection:
         await connection.set_autocommit(True)
@@ -157,17 +159,17 @@ async def _provide_peer(pool: Pool, name: str) -> None:
             return
         for statement in (
             "SET maintenance_work_mem = '512MB'",
-            f"CREATE TABLE data_{PEER} (id bigserial PRIMARY KEY, text varchar NOT NULL,"
+            f"CREATE TABLE public.data_{PEER} (id bigserial PRIMARY KEY, text varchar NOT NULL,"
             " metadata_ json, node_id varchar, embedding vector(384), text_search_tsv tsvector"
             " GENERATED ALWAYS AS (to_tsvector('english', text)) STORED)",
-            f"INSERT INTO data_{PEER} (text, metadata_, node_id, embedding)"
+            f"INSERT INTO public.data_{PEER} (text, metadata_, node_id, embedding)"
             """ SELECT metadata ->> 'text', '{"year": 2024}', id, vec"""
             f' FROM vecs."{name}"',
-            f"CREATE INDEX {PEER}_idx ON data_{PEER} USING gin (text_search_tsv)",
-            f"CREATE INDEX {PEER}_idx_1 ON data_{PEER} ((metadata_ ->> 'ref_doc_id'))",
-            f"CREATE INDEX data_{PEER}_embedding_idx ON data_{PEER}"
+            f"CREATE INDEX {PEER}_idx ON public.data_{PEER} USING gin (text_search_tsv)",
+            f"CREATE INDEX {PEER}_idx_1 ON public.data_{PEER} ((metadata_ ->> 'ref_doc_id'))",
+            f"CREATE INDEX data_{PEER}_embedding_idx ON public.data_{PEER}"
             " USING hnsw (embedding vector_cosine_ops) WITH (m = 16, ef_construction = 64)",
-            f"VACUUM ANALYZE data_{PEER}",
+            f"VACUUM ANALYZE public.data_{PEER}",
         ):
             await connection.execute(statement.encode())
 
@@ -218,12 +220,12 @@ async def _timed(call: Callable[[int], Awaitable[int]], index: int) -> float:
     return (time.perf_counter() - started) * 1000
 
 
-def _peer(url: str, vectors: Any, texts: Sequence[str]) -> Callable[[int], Awaitable[int]]:
-    from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
+def peer_store(url: str) -> Any:
+    """Open LlamaIndex's PGVectorStore over the peer's table."""
     from llama_index.vector_stores.postgres import PGVectorStore
 
     parts = urlsplit(url)
-    store = PGVectorStore.from_params(
+    return PGVectorStore.from_params(
         host=parts.hostname,
         port=str(parts.port),
         database=parts.path.removeprefix("/"),
@@ -236,6 +238,12 @@ def _peer(url: str, vectors: Any, texts: Sequence[str]) -> Callable[[int], Await
         perform_setup=False,
         hnsw_kwargs={"hnsw_m": 16, "hnsw_ef_construction": 64, "hnsw_ef_search": 40},
     )
+
+
+def _peer(url: str, vectors: Any, texts: Sequence[str]) -> Callable[[int], Awaitable[int]]:
+    from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
+
+    store = peer_store(url)
 
     async def call(index: int) -> int:
         result = await store.aquery(
