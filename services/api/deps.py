@@ -1,13 +1,13 @@
 """What routes are given: the open library, and who calls."""
 
-from collections.abc import Callable, Sequence
-from typing import Annotated
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
 from ragcore.adapters.redis.doorbell import RedisDoorbell
 from ragcore.errors import Forbidden
-from ragcore.model import Principal, Scope
+from ragcore.model import AuditEntry, Principal, Scope
 from ragcore.rag import Rag
 
 
@@ -55,6 +55,31 @@ class Caller:
         """The collections this caller sees; None: every one."""
         return self.principal.collections
 
+    async def audit(
+        self,
+        rag: Rag,
+        action: str,
+        *,
+        collection: str | None = None,
+        target: str | None = None,
+        details: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Record what this caller is about to do; call it after all checks and before the act.
+
+        So nothing is done that the trail does not tell; what it tells may have been prevented by
+        a crash at that moment. Raises StoreUnavailable: then don't act. Submissions and changes
+        of keys are recorded in their own transaction instead.
+        """
+        entry = AuditEntry(
+            action=action,
+            actor=self.principal.name,
+            collection=collection,
+            target=target,
+            request_id=self.request_id,
+            details=details or {},
+        )
+        await rag.runtime.audit.record([entry])
+
 
 def caller_with(scope: Scope | None) -> Callable[[Request], Caller]:
     """Return a dependency that lets only callers with this scope through; None: any caller."""
@@ -70,7 +95,19 @@ def caller_with(scope: Scope | None) -> Callable[[Request], Caller]:
     return caller
 
 
+def operator(request: Request) -> Caller:
+    """Let through only administrators of everything: not those of single collections.
+
+    Raises Forbidden.
+    """
+    caller = caller_with("admin")(request)
+    if caller.collections is not None:
+        raise Forbidden("this key administers some collections only; this takes one for all")
+    return caller
+
+
 AnyCaller = Annotated[Caller, Depends(caller_with(None))]
 QueryCaller = Annotated[Caller, Depends(caller_with("query"))]
 IngestCaller = Annotated[Caller, Depends(caller_with("ingest"))]
 AdminCaller = Annotated[Caller, Depends(caller_with("admin"))]
+OperatorCaller = Annotated[Caller, Depends(operator)]

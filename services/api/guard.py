@@ -1,4 +1,4 @@
-"""What stands before every route: request ids, and web pages of other sites kept out.
+"""What stands around and before every route, whoever calls.
 
 Without keys the service trusts whoever reaches it on loopback. A browser on the same machine does
 so on behalf of any page it shows, by posting to 127.0.0.1 or by a name that resolves to it; so the
@@ -7,16 +7,43 @@ names in `Host` and `Origin` must be loopback's own.
 
 import logging
 import re
+from collections.abc import Collection, Mapping
+from http import HTTPStatus
+from typing import Final
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import JSONResponse
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ragcore_api.schemas.values import Problem
+from ragcore.errors import RagError, RateLimited, Unauthenticated
+from ragcore_api.errors import problem, status_of
 
-_LOOPBACK = re.compile(r"(https?://)?(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?", re.IGNORECASE)
-_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,100}")
+_LOOPBACK: Final = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]", re.IGNORECASE)
+_HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:/@\[\]]+)(:\d{1,5})?")
+_ORIGIN: Final = re.compile(rf"https?://{_HOST.pattern}")
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
+
+# Answers are data. What a document holds must not run as a page of this service, even when a
+# browser shows it: nothing loads, nothing runs, nothing frames it.
+_DATA_POLICY: Final = "default-src 'none'; frame-ancestors 'none'; sandbox"
+_DOCS_POLICY: Final = (
+    "default-src 'self'; script-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net; "
+    "style-src 'self' 'unsafe-inline' https://cdn.jsdelivr.net https://fonts.googleapis.com; "
+    "font-src https://fonts.gstatic.com; img-src 'self' data: https://fastapi.tiangolo.com "
+    "https://cdn.redoc.ly; worker-src blob:; frame-ancestors 'none'"
+)
+_DOCS_PATHS: Final = frozenset({"/docs", "/redoc"})
+
+SECURITY_HEADERS: Final[Mapping[str, str]] = {
+    "X-Content-Type-Options": "nosniff",
+    "X-Frame-Options": "DENY",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Content-Security-Policy": _DATA_POLICY,
+    "Cache-Control": "no-store",
+}
+"""Of every answer, where its route says nothing else."""
 
 log = logging.getLogger(__name__)
 
@@ -43,38 +70,100 @@ class RequestIds:
         await self._app(scope, receive, send_with_id)
 
 
-class LoopbackOnly:
-    """Refuse requests that were made under another name than loopback's."""
+class SecurityHeaders:
+    """Tell browsers to treat every answer as nothing but data."""
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        name = _foreign_name(Headers(scope=scope)) if scope["type"] == "http" else None
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        own_policy = {"Content-Security-Policy": _DOCS_POLICY}
+        wanted = {**SECURITY_HEADERS, **(own_policy if scope["path"] in _DOCS_PATHS else {})}
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in wanted.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+class LoopbackOnly:
+    """Refuse requests that were made under another name than loopback's, or one of `hosts`.
+
+    Pages of the `origins` may call, too. Stands guard only while no key is asked for: a page can't
+    make a browser send a key that it doesn't know.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, hosts: Collection[str] = (), origins: Collection[str] = ()
+    ) -> None:
+        self._app = app
+        self._hosts = frozenset(host.lower() for host in hosts)
+        self._origins = frozenset(origins)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        name = self._foreign_name(Headers(scope=scope)) if scope["type"] == "http" else None
         if name is not None:
             log.warning("refused a request under the name %r", name)
-            refusal = _refusal(name, scope.get("state", {}).get("request_id", ""))
-            await refusal(scope, receive, send)
+            await _refuse_name(name, scope, receive, send)
             return
         await self._app(scope, receive, send)
 
+    def _foreign_name(self, headers: Headers) -> str | None:
+        host, origin = headers.get("host"), headers.get("origin")
+        if host is not None and not self._is_own(_HOST.fullmatch(host)):
+            return host
+        if origin is None or origin in self._origins or self._is_own(_ORIGIN.fullmatch(origin)):
+            return None
+        return origin
 
-def _foreign_name(headers: Headers) -> str | None:
-    for header in ("host", "origin"):
-        name = headers.get(header)
-        if name is not None and not _LOOPBACK.fullmatch(name):
-            return name
-    return None
+    def _is_own(self, found: re.Match[str] | None) -> bool:
+        if found is None:
+            return False
+        name = found["name"].lower()
+        return name in self._hosts or _LOOPBACK.fullmatch(name) is not None
 
 
-def _refusal(name: str, request_id: str) -> JSONResponse:
-    content = Problem(
-        type="urn:ragcore:problem:forbidden_origin",
-        title="Forbidden",
-        status=403,
+async def refuse(error: RagError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer with an error instead of calling the application; nothing of the body is read."""
+    answer = problem(
+        Request(scope),
+        status_of(type(error)),
+        code=error.code,
+        detail=str(error),
+        retry=error.retryable,
+    )
+    if isinstance(error, Unauthenticated):
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    if isinstance(error, RateLimited):
+        answer.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
+    _hang_up(scope, answer.headers)
+    await answer(scope, receive, send)
+
+
+async def _refuse_name(name: str, scope: Scope, receive: Receive, send: Send) -> None:
+    answer = problem(
+        Request(scope),
+        HTTPStatus.FORBIDDEN,
+        code="forbidden_origin",
         detail=f"{name[:200]!r} is not a name of this machine's loopback address; "
         "call the service at http://127.0.0.1, and not from a web page of another site",
-        code="forbidden_origin",
-        request_id=request_id,
     )
-    return JSONResponse(content.model_dump(), 403, media_type="application/problem+json")
+    _hang_up(scope, answer.headers)
+    await answer(scope, receive, send)
+
+
+def _hang_up(scope: Scope, headers: MutableHeaders) -> None:
+    """Have the server close the connection after the answer when there is a body not to be read.
+
+    It would otherwise go on reading, and dropping, the whole of it before the next request.
+    """
+    sent = Headers(scope=scope)
+    if sent.get("content-length", "0") != "0" or "transfer-encoding" in sent:
+        headers["Connection"] = "close"

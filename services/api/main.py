@@ -17,6 +17,7 @@ from ragcore.rag import Rag
 from ragcore.runtime import open_doorbell
 from ragcore.settings import Settings, require_loopback
 from ragcore_api import errors
+from ragcore_api.auth import Authentication
 from ragcore_api.guard import LoopbackOnly, RequestIds
 from ragcore_api.routes import documents, health, ingest, jobs, questions
 from ragcore_api.schemas.values import Problem
@@ -71,7 +72,13 @@ def create_app(settings: Settings) -> FastAPI:
         responses=errors.problems(InvalidInput),  # whatever has parameters may refuse them
     )
     errors.install(app)
-    app.add_middleware(LoopbackOnly)
+    app.add_middleware(
+        Authentication, needs_key=settings.needs_key, open_metrics=settings.access.open_metrics
+    )
+    if not settings.needs_key:
+        app.add_middleware(
+            LoopbackOnly, hosts=settings.access.hosts, origins=settings.access.cors_origins
+        )
     app.add_middleware(RequestIds)  # the last one added stands first
     for module in (ingest, jobs, documents, questions, health):
         app.include_router(module.router)

@@ -290,6 +290,8 @@ class Candidates:
     """Whether the vector leg scanned exactly (narrow filter, small collection) or used HNSW."""
     shortfall: int = 0
     """Rows the vector leg could not fill although more match: must be 0."""
+    embedding: EmbeddingSpec | None = None
+    """Of the collection as the search met it; None where the store does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -518,6 +520,8 @@ class AuditEntry:
     request_id: str | None = None
     details: Mapping[str, Any] = field(default_factory=dict)
     at: datetime | None = None
+    entry_no: int | None = None
+    """Later entries have higher ones."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -481,9 +481,14 @@ class Callbacks(Protocol):
 
 
 class Keys(Protocol):
-    """API keys by the SHA-256 of their secret."""
+    """API keys by the SHA-256 of their secret.
 
-    async def add(self, key: ApiKey, *, secret_hash: bytes) -> ApiKey: ...
+    A change and its entry in the audit trail are one transaction. All may raise StoreUnavailable.
+    """
+
+    async def add(self, key: ApiKey, *, secret_hash: bytes, entry: AuditEntry) -> ApiKey:
+        """Store a key; `created_at` is the store's."""
+        ...
 
     async def by_hash(self, secret_hash: bytes) -> ApiKey | None:
         """Also revoked and expired ones: the caller decides."""
@@ -493,8 +498,11 @@ class Keys(Protocol):
         """The newest first, revoked ones included."""
         ...
 
-    async def revoke(self, key_id: UUID) -> ApiKey:
-        """Safe to repeat. Raises KeyNotFound."""
+    async def revoke(self, key_id: UUID, *, entry: AuditEntry) -> ApiKey:
+        """Safe to repeat: only the first call changes and records something.
+
+        Raises KeyNotFound.
+        """
         ...
 
     async def used(self, key_ids: Set[UUID]) -> None:
@@ -505,7 +513,9 @@ class Keys(Protocol):
 class Audit(Protocol):
     """The trail of who changed what."""
 
-    async def record(self, entries: Sequence[AuditEntry]) -> None: ...
+    async def record(self, entries: Sequence[AuditEntry]) -> None:
+        """Append them, durably, in order; the store sets `at` and `entry_no`."""
+        ...
 
     async def entries(
         self,
@@ -513,9 +523,12 @@ class Audit(Protocol):
         collections: Set[str] | None = None,
         action: str | None = None,
         limit: int = 50,
-        before: datetime | None = None,
+        before: int | None = None,
     ) -> Sequence[AuditEntry]:
-        """The newest first."""
+        """The newest first, from the one that follows the entry of that number.
+
+        `collections` None: all; otherwise only entries about one of them.
+        """
         ...
 
 

@@ -16,12 +16,14 @@ from ragcore.errors import MissingExtra
 from ragcore.flows.embedding import Embedding
 from ragcore.flows.forget import Forget, SweepOrphans
 from ragcore.flows.ingest import Ingest
+from ragcore.flows.keys import KeyRing
 from ragcore.flows.search import Search
 from ragcore.flows.submit import Submit
 from ragcore.flows.work import Work
 from ragcore.model import Collection, EmbeddingSpec
 from ragcore.ports import (
     Answerer,
+    Audit,
     BlobStore,
     Catalog,
     ChunkStore,
@@ -68,6 +70,8 @@ class Runtime:
     forget: Forget
     sweep_orphans: SweepOrphans
     search: Search
+    keys: KeyRing
+    audit: Audit
     chunker: str
 
     async def open_collection(
@@ -103,6 +107,7 @@ async def open_runtime(
     Unavailable when a server is away.
     """
     from ragcore.adapters.models.extractive import ExtractiveAnswerer
+    from ragcore.adapters.postgres.audit import PostgresAudit
     from ragcore.adapters.postgres.cache import PostgresEmbeddingCache
     from ragcore.adapters.postgres.catalog import PostgresCatalog
     from ragcore.adapters.postgres.chunks import PostgresChunks
@@ -151,6 +156,8 @@ async def open_runtime(
             tokenizer=tokenizer,
         )
         extractive = ExtractiveAnswerer(model, questions=embedding)
+        keys = _key_ring(settings, pool)
+        stack.push_async_callback(keys.aclose)
         yield Runtime(
             settings=settings,
             database_url=database_url,
@@ -178,10 +185,11 @@ async def open_runtime(
             search=Search(
                 chunks=chunks,
                 embedder=embedding,
-                collections=collections,
                 candidates=settings.search.candidates,
                 merge_neighbours=settings.search.merge_neighbours,
             ),
+            keys=keys,
+            audit=PostgresAudit(pool),
             chunker=chunker,
         )
 
@@ -261,6 +269,15 @@ def longest_chunk(settings: Settings, spec: EmbeddingSpec, tokenizer: str) -> in
     """
     bytes_per_token = 4 if tokenizer == "bytes" else 1
     return min(settings.chunking.max_tokens * bytes_per_token, spec.max_tokens)
+
+
+def _key_ring(settings: Settings, pool: "Pool") -> KeyRing:
+    from ragcore.adapters.postgres.keys import PostgresKeys
+
+    admin_key = settings.access.admin_key
+    return KeyRing(
+        PostgresKeys(pool), admin_key=None if admin_key is None else admin_key.get_secret_value()
+    )
 
 
 async def _trace(settings: Settings, stack: AsyncExitStack) -> None:

@@ -186,6 +186,11 @@ class AccessSettings(_Group):
         default=(),
         description="Names besides loopback's under which a service without keys may be called.",
     )
+    open_metrics: bool = Field(
+        default=False,
+        description="Answer `/metrics` without a key, for a Prometheus beside the service;"
+        " otherwise it takes an administrator's.",
+    )
 
 
 class CallbackSettings(_Group):
