@@ -16,11 +16,13 @@ from ragcore.model import (
     SearchResult,
     Vector,
 )
-from ragcore.ports import ChunkStore, Collections, Embedder
-from ragcore.steps.fingerprints import require_same
+from ragcore.ports import ChunkStore, Embedder
+from ragcore.steps.fingerprints import require_same_embedding
 from ragcore.steps.fusing import Fusion, Ranked, fuse
 from ragcore.steps.languages import detect
 from ragcore.steps.relevance import Calibration, calibration_of
+
+_REMEMBERED_QUESTIONS = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +55,12 @@ class Search:
 
     chunks: ChunkStore
     embedder: Embedder
-    collections: Collections | None = None
-    """Where given, a collection that was made with another embedding model is refused."""
     candidates: int = 50
     """Proposals taken from each leg before fusion."""
     merge_neighbours: bool = False
     """Join passages that follow one another in a document under the same heading."""
+    languages: dict[str, str | None] = field(default_factory=dict, repr=False)
+    """Of questions asked before, as long as they are remembered."""
 
     async def __call__(
         self,
@@ -78,10 +80,9 @@ class Search:
         """
         names = _names(collection)
         stopwatch = _Stopwatch()
-        asked, _ = await asyncio.gather(
-            self._understand(question, mode, filters, max(self.candidates, top_k)),
-            self._require_fit(names, mode),
-        )
+        # A leg alone needs no proposals to spare: they are for fusion.
+        limit = max(self.candidates, top_k) if mode == "hybrid" else top_k
+        asked = await self._understand(question, mode, filters, limit)
         stopwatch.lap("embed")
         found = await asyncio.gather(*(self._retrieve(name, asked) for name in names))
         stopwatch.lap("retrieve")
@@ -104,7 +105,7 @@ class Search:
         if not text:
             raise InvalidInput(f"the question {question!r} is blank: ask something")
         language, vector, calibration = await asyncio.gather(
-            asyncio.to_thread(detect, text),
+            self._language(text),
             self._embed(text, mode),
             self._calibration(mode),
         )
@@ -118,12 +119,13 @@ class Search:
             limit=limit,
         )
 
-    async def _require_fit(self, names: Sequence[str], mode: SearchMode) -> None:
-        """Refuse vectors of another model, even of the same dimension: cosines would be noise."""
-        if self.collections is None or mode == "keyword":
-            return
-        for stored in await asyncio.gather(*map(self.collections.get, names)):
-            require_same(stored, embedding=self.embedder.spec, chunker=stored.chunker)
+    async def _language(self, text: str) -> str | None:
+        """Detect it once for a question that comes again, off the event loop."""
+        if text not in self.languages:
+            if len(self.languages) >= _REMEMBERED_QUESTIONS:
+                self.languages.clear()
+            self.languages[text] = await asyncio.to_thread(detect, text)
+        return self.languages[text]
 
     async def _embed(self, text: str, mode: SearchMode) -> Vector | None:
         return None if mode == "keyword" else await self.embedder.embed_query(text)
@@ -152,7 +154,7 @@ class Search:
     async def _ask(
         self, collection: str, asked: _Question, *, text: str | None, filters: Filter | None
     ) -> Candidates:
-        return await self.chunks.candidates(
+        found = await self.chunks.candidates(
             collection,
             vector=asked.vector,
             text=text,
@@ -160,6 +162,10 @@ class Search:
             vector_limit=asked.limit,
             keyword_limit=asked.limit,
         )
+        if asked.vector is not None and found.embedding is not None:
+            # Vectors of another model, even of the same dimension: cosines would be noise.
+            require_same_embedding(collection, found.embedding, self.embedder.spec)
+        return found
 
     def _warnings(self, asked: _Question, found: Iterable[Candidates]) -> Iterable[str]:
         spoken = self.embedder.spec.languages

@@ -1,7 +1,12 @@
 """When a configuration fits what is stored in a collection."""
 
+from collections.abc import Iterable, Iterator
+
 from ragcore.errors import CollectionMismatch
 from ragcore.model import Collection, EmbeddingSpec
+
+Trait = tuple[str, object, object]
+"""What it is, how it was, how it is now."""
 
 
 def require_same(stored: Collection, *, embedding: EmbeddingSpec, chunker: str) -> None:
@@ -9,27 +14,35 @@ def require_same(stored: Collection, *, embedding: EmbeddingSpec, chunker: str) 
 
     Digests count where both are known. Limits and languages of the model may change.
     """
+    chunkers = ("chunker", stored.chunker, chunker)
+    _require_alike(stored.name, [*_traits(stored.embedding, embedding), chunkers])
+
+
+def require_same_embedding(
+    collection: str, stored: EmbeddingSpec, configured: EmbeddingSpec
+) -> None:
+    """Raise CollectionMismatch where a vector made now can't be compared with the stored ones."""
+    if stored is not configured:
+        _require_alike(collection, _traits(stored, configured))
+
+
+def _traits(stored: EmbeddingSpec, configured: EmbeddingSpec) -> Iterator[Trait]:
+    yield "embedding model", stored.model, configured.model
+    yield "dimension", stored.dimension, configured.dimension
+    yield "query prefix", stored.query_prefix, configured.query_prefix
+    yield "document prefix", stored.document_prefix, configured.document_prefix
+    if stored.digest is not None and configured.digest is not None:
+        yield "model digest", stored.digest, configured.digest
+
+
+def _require_alike(collection: str, traits: Iterable[Trait]) -> None:
     differences = [
         f"{what} {was!r} is stored, {now!r} is configured"
-        for what, was, now in (
-            ("embedding model", stored.embedding.model, embedding.model),
-            ("dimension", stored.embedding.dimension, embedding.dimension),
-            ("query prefix", stored.embedding.query_prefix, embedding.query_prefix),
-            ("document prefix", stored.embedding.document_prefix, embedding.document_prefix),
-            ("chunker", stored.chunker, chunker),
-            ("model digest", *_known_digests(stored.embedding, embedding)),
-        )
+        for what, was, now in traits
         if was != now
     ]
     if differences:
         raise CollectionMismatch(
-            f"Collection {stored.name!r} was made otherwise: {'; '.join(differences)}."
+            f"Collection {collection!r} was made otherwise: {'; '.join(differences)}."
             " Configure what is stored, use another collection, or delete this one and ingest again"
         )
-
-
-def _known_digests(stored: EmbeddingSpec, configured: EmbeddingSpec) -> tuple[str, str]:
-    """Both digests where both are known, otherwise nothing that differs."""
-    if stored.digest is None or configured.digest is None:
-        return "", ""
-    return stored.digest, configured.digest

@@ -82,7 +82,7 @@ async def test_vectors_of_another_model_are_refused_and_words_are_not(
     other = replace(embedder.spec, model="memory:other")
     await collections.open("guide", embedding=other, chunker="whole")
     await collections.open("rules", embedding=embedder.spec, chunker="whole")
-    search = Search(chunks=chunks, embedder=embedder, collections=collections)
+    search = Search(chunks=chunks, embedder=embedder)
     with pytest.raises(CollectionMismatch, match="'memory:other' is stored"):
         await search("ferry", collection=["rules", "guide"])
     assert ids(await search("ferry", collection="guide", mode="keyword")) == ["ferry"]

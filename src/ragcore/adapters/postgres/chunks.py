@@ -173,14 +173,13 @@ class PostgresChunks:
     async def _run(self, search: Search) -> list[DictRow]:
         query, values = search.statement()
         try:
-            async with (
-                self._connection(search.collection) as connection,
-                connection.pipeline(),  # settings and statement leave together: one round trip
-                connection.transaction(),
-            ):
-                await connection.execute(SEARCH["settings"], search.settings())
+            async with self._connection(search.collection) as connection:
                 cursor = connection.cursor(row_factory=dict_row)
-                await cursor.execute(query, values)
+                # Settings and statement leave together: one round trip, and, up to the end of the
+                # pipeline, one transaction, which is how long the settings hold.
+                async with connection.pipeline():
+                    await connection.execute(SEARCH["settings"], search.settings())
+                    await cursor.execute(query, values)
                 return await cursor.fetchall()
         except errors.DataException as error:
             if search.vector is None:

@@ -14,6 +14,7 @@ from psycopg_pool import AsyncConnectionPool
 
 from ragcore.adapters.postgres import sql
 from ragcore.adapters.postgres.errors import translated
+from ragcore.adapters.postgres.layout import embedding_spec
 from ragcore.adapters.postgres.pool import describe_server
 from ragcore.errors import CollectionMismatch, CollectionNotFound, InvalidInput
 from ragcore.model import Collection, DeletionReceipt, EmbeddingSpec
@@ -174,12 +175,9 @@ def _values(collection: Collection) -> Mapping[str, Any]:
 
 
 def _collection(row: Mapping[str, Any]) -> Collection:
-    embedding = dict(row["embedding"])
-    if embedding["languages"] is not None:
-        embedding["languages"] = frozenset(embedding["languages"])
     return Collection(
         name=row["name"],
-        embedding=EmbeddingSpec(**embedding),
+        embedding=embedding_spec(row["embedding"]),
         chunker=row["chunker"],
         language=row["language"],
         strict=row["strict"],

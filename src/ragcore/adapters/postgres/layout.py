@@ -4,7 +4,7 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from ragcore.model import Chunk, Passage, Place
+from ragcore.model import Chunk, EmbeddingSpec, Passage, Place
 
 LAYOUT_KEYS: Final = (
     "text",
@@ -34,6 +34,13 @@ def stored_metadata(chunk: Chunk, document_id: str) -> dict[str, Any]:
         "end": chunk.end,
     }
     return {name: value for name, value in found.items() if value is not None and value != []}
+
+
+def embedding_spec(stored: Mapping[str, Any]) -> EmbeddingSpec:
+    """Read back what a collection was made with."""
+    languages = stored["languages"]
+    known = None if languages is None else frozenset(languages)
+    return EmbeddingSpec(**{**stored, "languages": known})
 
 
 def source_relationship(document_id: str) -> str:

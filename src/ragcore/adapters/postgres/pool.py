@@ -3,7 +3,10 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from math import inf
+from time import monotonic
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from pgvector.psycopg.vector import register_vector_info
 from psycopg import AsyncConnection, ProgrammingError
@@ -59,12 +62,31 @@ async def open_pool(database_url: str, *, size: int) -> AsyncIterator[Pool]:
         max_size=size,
         open=False,
         configure=configure,
-        check=AsyncConnectionPool.check_connection,
+        check=_check_when_idle,
+        kwargs={"autocommit": True},  # a single statement needs no BEGIN and COMMIT around it
         timeout=30.0,
         name="ragcore",
     )
     async with pool:
         yield pool
+
+
+_SURE_SECONDS: Final = 1.0
+"""A connection that worked so recently is not asked again whether it does."""
+
+_worked_at: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
+
+
+async def _check_when_idle(connection: Connection) -> None:
+    """Ask a connection that has rested whether it still works: it costs a round trip.
+
+    One that broke within the second fails its next statement with StoreUnavailable, which may be
+    repeated, and is replaced.
+    """
+    now = monotonic()
+    if now - _worked_at.get(connection, -inf) > _SURE_SECONDS:
+        await AsyncConnectionPool.check_connection(connection)
+        _worked_at[connection] = now
 
 
 def checked_url(database_url: str) -> str:

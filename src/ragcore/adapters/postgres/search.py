@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ragcore.adapters.postgres import filters, sql
-from ragcore.adapters.postgres.layout import passage
+from ragcore.adapters.postgres.layout import embedding_spec, passage
 from ragcore.model import AllOf, Candidate, Candidates, Filter, Term, Vector
 
 SQL: Final = sql.load("search.sql")
@@ -88,6 +88,7 @@ class Search:
             languages=_languages(header),
             exact=header["are_few"],
             shortfall=self._missing_nearest(rows),
+            embedding=header["embedding"] and embedding_spec(header["embedding"]),
         )
 
     def _fragments(self) -> Mapping[str, str]:

@@ -112,6 +112,7 @@ WITH counts AS MATERIALIZED (
 
 -- name: header
 (SELECT chunks FROM total) AS total_chunks,
+       (SELECT embedding FROM ragcore.collections WHERE name = '{collection}') AS embedding,
        (SELECT count(*) FROM matching) AS matching,
        (SELECT are_few FROM few) AS are_few,
        (SELECT json_agg(json_build_array(language, chunks))::text FROM counts

@@ -52,12 +52,15 @@ class MemoryChunks:
 
     def __init__(self, *collections: str) -> None:
         self._rows: dict[str, dict[str, list[_Row]]] = {name: {} for name in collections}
+        self._embeddings: dict[str, EmbeddingSpec] = {}
 
-    def add_collection(self, name: str) -> None:
+    def add_collection(self, name: str, embedding: EmbeddingSpec) -> None:
         self._rows.setdefault(name, {})
+        self._embeddings[name] = embedding
 
     def drop_collection(self, name: str) -> Mapping[str, int]:
         """Forget a collection; return how many chunks each of its documents had."""
+        self._embeddings.pop(name, None)
         dropped = self._rows.pop(name, {})
         return {document_id: len(rows) for document_id, rows in sorted(dropped.items())}
 
@@ -118,6 +121,7 @@ class MemoryChunks:
             total_chunks=len(every),
             languages=dict(languages),
             exact=True,
+            embedding=self._embeddings.get(collection),
         )
 
     async def passages(self, collection: str, chunk_ids: Sequence[str]) -> Sequence[Passage]:
@@ -174,7 +178,7 @@ class MemoryCollections:
     ) -> Collection:
         checked_collection(name)
         if name not in self._collections and create:
-            self._chunks.add_collection(name)
+            self._chunks.add_collection(name, embedding)
             self._collections[name] = Collection(
                 name,
                 embedding,
