@@ -1,4 +1,7 @@
-"""What routes are given: the open library, and who calls."""
+"""What routes are given: the open library, and who calls.
+
+All are asynchronous though nothing in them waits: FastAPI sends others to a thread.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any
@@ -11,12 +14,12 @@ from ragcore.model import AuditEntry, Principal, Scope
 from ragcore.rag import Rag
 
 
-def _rag(request: Request) -> Rag:
+async def _rag(request: Request) -> Rag:
     rag: Rag = request.state.rag
     return rag
 
 
-def _doorbell(request: Request) -> RedisDoorbell:
+async def _doorbell(request: Request) -> RedisDoorbell:
     doorbell: RedisDoorbell = request.state.doorbell
     return doorbell
 
@@ -81,10 +84,10 @@ class Caller:
         await rag.runtime.audit.record([entry])
 
 
-def caller_with(scope: Scope | None) -> Callable[[Request], Caller]:
+def caller_with(scope: Scope | None) -> Callable[[Request], Awaitable[Caller]]:
     """Return a dependency that lets only callers with this scope through; None: any caller."""
 
-    def caller(request: Request) -> Caller:
+    async def caller(request: Request) -> Caller:
         principal: Principal = request.state.principal
         if scope is not None and not principal.may(scope):
             raise Forbidden(
