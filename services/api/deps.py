@@ -3,7 +3,7 @@
 All are asynchronous though nothing in them waits: FastAPI sends others to a thread.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Annotated, Any
 
 from fastapi import Depends, Request
@@ -98,12 +98,12 @@ def caller_with(scope: Scope | None) -> Callable[[Request], Awaitable[Caller]]:
     return caller
 
 
-def operator(request: Request) -> Caller:
+async def operator(request: Request) -> Caller:
     """Let through only administrators of everything: not those of single collections.
 
     Raises Forbidden.
     """
-    caller = caller_with("admin")(request)
+    caller = await caller_with("admin")(request)
     if caller.collections is not None:
         raise Forbidden("this key administers some collections only; this takes one for all")
     return caller
