@@ -1,7 +1,9 @@
 """Errors → `application/problem+json`. The one table from class to status."""
 
 import logging
+from collections.abc import Mapping
 from http import HTTPStatus
+from math import ceil
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -49,6 +51,13 @@ STATUS: dict[type[RagError], HTTPStatus] = {
 }
 """The nearest ancestor of an error decides."""
 
+HTTP_CODES: dict[HTTPStatus, str] = {
+    HTTPStatus.BAD_REQUEST: "bad_request",
+    HTTPStatus.NOT_FOUND: "not_found",
+    HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+}
+"""Codes of what the framework refuses by itself; listed in docs/reference/http.md."""
+
 MEDIA_TYPE = "application/problem+json"
 _RETRY_AFTER_SECONDS = 5
 
@@ -81,34 +90,63 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _answer_bug)
 
 
+def answer_of(request: Request, error: RagError) -> JSONResponse:
+    """Make the answer to an expected error, with the headers that its status asks for."""
+    status = status_of(type(error))
+    wait = None
+    if error.retryable:
+        wait = getattr(error, "retry_after_seconds", _RETRY_AFTER_SECONDS)
+    answer = problem(request, status, code=error.code, detail=str(error), retry_after_seconds=wait)
+    if isinstance(error, Unauthenticated):
+        answer.headers["WWW-Authenticate"] = "Bearer"
+    return answer
+
+
 def problem(
-    request: Request, status: HTTPStatus, *, code: str, detail: str, retry: bool = False
+    request: Request,
+    status: HTTPStatus,
+    *,
+    code: str,
+    detail: str,
+    retry_after_seconds: float | None = None,
+    headers: Mapping[str, str] | None = None,
 ) -> JSONResponse:
     """Make an answer; details of a 5xx are for the log, except for what the caller may wait for."""
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and not retry:
+    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and retry_after_seconds is None:
         detail = "internal error; the log of the service has the details"
-    content = Problem(
+    retry = {}
+    if retry_after_seconds is not None:
+        retry = {"Retry-After": str(max(1, ceil(retry_after_seconds)))}
+    return JSONResponse(
+        problem_content(request, status, code=code, detail=detail).model_dump(),
+        status_code=status.value,
+        media_type=MEDIA_TYPE,
+        headers={**(headers or {}), **retry},
+    )
+
+
+def problem_content(request: Request, status: HTTPStatus, *, code: str, detail: str) -> Problem:
+    """Fill the shape that every error has."""
+    return Problem(
         type=f"urn:ragcore:problem:{code}",
         title=status.phrase,
         status=status.value,
-        detail=detail,
+        detail=_storable(detail),
         code=code,
         request_id=getattr(request.state, "request_id", ""),
     )
-    return JSONResponse(
-        content.model_dump(),
-        status_code=status.value,
-        media_type=MEDIA_TYPE,
-        headers={"Retry-After": str(_RETRY_AFTER_SECONDS)} if retry else None,
-    )
+
+
+def _storable(text: str) -> str:
+    """Replace halves of surrogate pairs, which a request may hold and UTF-8 can't."""
+    return text.encode(errors="replace").decode()
 
 
 async def _answer_expected(request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, RagError)
-    status = status_of(type(error))
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+    if status_of(type(error)) >= HTTPStatus.INTERNAL_SERVER_ERROR:
         log.error("%s %s: %s: %s", request.method, request.url.path, error.code, error)
-    return problem(request, status, code=error.code, detail=str(error), retry=error.retryable)
+    return answer_of(request, error)
 
 
 async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
@@ -128,7 +166,13 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: an unknown path, a wrong method, a broken body."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
-    return problem(request, status, code=status.name.lower(), detail=str(error.detail))
+    return problem(
+        request,
+        status,
+        code=HTTP_CODES.get(status, status.name.lower()),
+        detail=str(error.detail),
+        headers=error.headers,
+    )
 
 
 async def _answer_bug(request: Request, error: Exception) -> JSONResponse:

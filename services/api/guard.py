@@ -16,8 +16,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ragcore.errors import RagError, RateLimited, Unauthenticated
-from ragcore_api.errors import problem, status_of
+from ragcore.errors import RagError
+from ragcore_api.errors import answer_of, problem
 
 _LOOPBACK: Final = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]", re.IGNORECASE)
 _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:/@\[\]]+)(:\d{1,5})?")
@@ -35,7 +35,7 @@ _DOCS_POLICY: Final = (
 )
 _DOCS_PATHS: Final = frozenset({"/docs", "/redoc"})
 
-SECURITY_HEADERS: Final[Mapping[str, str]] = {
+_HEADERS: Final[Mapping[str, str]] = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
     "Referrer-Policy": "no-referrer",
@@ -44,6 +44,13 @@ SECURITY_HEADERS: Final[Mapping[str, str]] = {
     "Cache-Control": "no-store",
 }
 """Of every answer, where its route says nothing else."""
+
+# As a server takes them, made once: this is done for every request.
+_OF_DATA: Final = [(name.lower().encode(), value.encode()) for name, value in _HEADERS.items()]
+_OF_DOCS: Final = [
+    (name, _DOCS_POLICY.encode() if name == b"content-security-policy" else value)
+    for name, value in _OF_DATA
+]
 
 log = logging.getLogger(__name__)
 
@@ -80,14 +87,13 @@ class SecurityHeaders:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        own_policy = {"Content-Security-Policy": _DOCS_POLICY}
-        wanted = {**SECURITY_HEADERS, **(own_policy if scope["path"] in _DOCS_PATHS else {})}
+        wanted = _OF_DOCS if scope["path"] in _DOCS_PATHS else _OF_DATA
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
-                headers = MutableHeaders(scope=message)
-                for name, value in wanted.items():
-                    headers.setdefault(name, value)
+                given = message["headers"]
+                names = {name for name, _ in given}
+                message["headers"] = [*given, *(each for each in wanted if each[0] not in names)]
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
@@ -132,17 +138,7 @@ class LoopbackOnly:
 
 async def refuse(error: RagError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with an error instead of calling the application; nothing of the body is read."""
-    answer = problem(
-        Request(scope),
-        status_of(type(error)),
-        code=error.code,
-        detail=str(error),
-        retry=error.retryable,
-    )
-    if isinstance(error, Unauthenticated):
-        answer.headers["WWW-Authenticate"] = "Bearer"
-    if isinstance(error, RateLimited):
-        answer.headers["Retry-After"] = str(max(1, round(error.retry_after_seconds)))
+    answer = answer_of(Request(scope), error)
     _hang_up(scope, answer.headers)
     await answer(scope, receive, send)
 

@@ -19,9 +19,58 @@ def test_every_error_has_a_status_of_its_own_family() -> None:
         assert status_of(kind) == STATUS[next(a for a in kind.__mro__ if a in STATUS)]
 
 
-def test_only_what_is_away_may_be_tried_again_and_only_it_is_503() -> None:
+def test_only_what_passes_may_be_tried_again() -> None:
     for kind in every_error():
-        assert kind.retryable == (status_of(kind) == 503)
+        assert kind.retryable == (status_of(kind) in (429, 503, 507)), kind
+
+
+def test_no_error_but_a_bug_or_a_wrong_installation_is_answered_with_500() -> None:
+    for kind in every_error():
+        if status_of(kind) == 500:
+            assert kind is errors.RagError or issubclass(kind, errors.Unsupported)
+
+
+async def answer_to(error: Exception, method: str = "GET", path: str = "/") -> httpx.Response:
+    async def failing(request: Request) -> None:
+        raise error
+
+    app = FastAPI()
+    app.add_api_route("/", failing)
+    install(app)
+    app.add_middleware(RequestIds)
+    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        return await client.request(method, path)
+
+
+async def test_a_limit_says_when_to_come_back() -> None:
+    answer = await answer_to(errors.RateLimited("too many", retry_after_seconds=12.3))
+    assert (answer.status_code, answer.headers["Retry-After"]) == (429, "13")
+    assert answer.json()["code"] == "rate_limited"
+    assert answer.json()["detail"] == "too many"
+
+
+async def test_a_full_disk_is_told_as_such() -> None:
+    answer = await answer_to(errors.StorageFull("12 MiB are left"))
+    assert (answer.status_code, answer.json()["detail"]) == (507, "12 MiB are left")
+    assert int(answer.headers["Retry-After"]) > 0
+
+
+async def test_whoever_has_no_key_is_told_how_to_show_one() -> None:
+    answer = await answer_to(errors.Unauthenticated("send a key"))
+    assert (answer.status_code, answer.headers["WWW-Authenticate"]) == (401, "Bearer")
+
+
+async def test_what_the_framework_refuses_has_the_shape_of_any_error() -> None:
+    wrong = await answer_to(ValueError(), method="DELETE")
+    assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
+    assert wrong.headers["Allow"] == "GET"
+    assert (await answer_to(ValueError(), path="/nowhere")).json()["code"] == "not_found"
+
+
+async def test_half_a_surrogate_pair_in_a_complaint_is_no_bug() -> None:
+    answer = await answer_to(errors.InvalidInput("there is no '\ud800'"))
+    assert (answer.status_code, answer.json()["detail"]) == (422, "there is no '?'")
 
 
 def test_the_nearest_ancestor_decides() -> None:
@@ -41,16 +90,7 @@ def test_errors_of_one_status_are_documented_together() -> None:
 
 
 async def test_a_bug_is_answered_without_its_details_and_with_the_requests_id() -> None:
-    async def buggy(request: Request) -> None:
-        raise ZeroDivisionError("secret of the inside")
-
-    app = FastAPI()
-    app.add_api_route("/", buggy)
-    install(app)
-    app.add_middleware(RequestIds)
-    transport = httpx.ASGITransport(app, raise_app_exceptions=False)
-    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
-        answer = await client.get("/")
+    answer = await answer_to(ZeroDivisionError("secret of the inside"))
     assert answer.status_code == 500
     assert "secret" not in answer.text
     assert answer.headers["X-Request-ID"] == answer.json()["request_id"] != ""
