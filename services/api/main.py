@@ -4,41 +4,50 @@ import asyncio
 import importlib
 import logging
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
 import uvicorn
 from fastapi import FastAPI
+from fastapi.middleware.cors import CORSMiddleware
+from starlette.types import ASGIApp
 
 from ragcore import __version__
-from ragcore.errors import InvalidInput, ModelUnavailable, NotConfigured, RagError
+from ragcore.errors import (
+    Forbidden,
+    InvalidInput,
+    ModelUnavailable,
+    NotConfigured,
+    RagError,
+    RateLimited,
+    Unauthenticated,
+)
 from ragcore.rag import Rag
-from ragcore.runtime import open_doorbell
-from ragcore.settings import Settings, require_loopback
+from ragcore.runtime import open_doorbell, open_limits
+from ragcore.settings import Settings
 from ragcore_api import errors
-from ragcore_api.auth import Authentication
-from ragcore_api.guard import LoopbackOnly, RequestIds
-from ragcore_api.routes import documents, health, ingest, jobs, questions
+from ragcore_api.auth import OPEN_PATHS, Authentication
+from ragcore_api.guard import LoopbackOnly, RequestIds, SecurityHeaders
+from ragcore_api.limits import RateLimits
+from ragcore_api.routes import audit, documents, health, ingest, jobs, keys, questions
 from ragcore_api.schemas.values import Problem
+
+_REQUEST_HEADERS: Final = (
+    "Authorization", "X-API-Key", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"
+)  # fmt: skip
+_ANSWER_HEADERS: Final = ("Location", "Retry-After", "X-Request-ID", "Content-Disposition")
 
 log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT. Exits with 1 and one line when it can't start.
-
-    Refuses to listen where other machines reach it: nobody is asked for a key yet.
-    """
+    """Serve until SIGTERM or SIGINT. Exits with 1 and one line when it can't start."""
     settings = Settings()
     logging.basicConfig(
         level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
     )
-    try:
-        require_loopback(settings.host)
-    except NotConfigured as error:
-        log.error("%s: %s", error.code, error)
-        sys.exit(1)
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,
@@ -54,11 +63,28 @@ def main() -> None:
 
 
 class Api(FastAPI):
-    """FastAPI, whose OpenAPI document knows the shape of our errors."""
+    """FastAPI with more around it, and with an OpenAPI document that tells of errors and keys."""
+
+    around: Sequence[Callable[[ASGIApp], ASGIApp]] = ()
+    """What stands around everything, also around the answer to a bug; the last one outermost."""
+
+    def build_middleware_stack(self) -> ASGIApp:
+        stack = super().build_middleware_stack()
+        for layer in self.around:
+            stack = layer(stack)
+        return stack
 
     def openapi(self) -> dict[str, Any]:
         document = super().openapi()
-        document["components"]["schemas"]["Problem"] = Problem.model_json_schema()
+        components = document["components"]
+        components["schemas"]["Problem"] = Problem.model_json_schema()
+        components["securitySchemes"] = {
+            "bearer": {"type": "http", "scheme": "bearer"},
+            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
+        }
+        document["security"] = [{"bearer": []}, {"header": []}]
+        for path in OPEN_PATHS & document["paths"].keys():
+            document["paths"][path]["get"]["security"] = []
         return document
 
 
@@ -69,20 +95,34 @@ def create_app(settings: Settings) -> FastAPI:
         version=__version__,
         description="Documents in, cited answers out.",
         lifespan=_lifespan(settings),
-        responses=errors.problems(InvalidInput),  # whatever has parameters may refuse them
+        responses=errors.problems(  # whatever has parameters may refuse them
+            InvalidInput, Unauthenticated, Forbidden, RateLimited
+        ),
     )
     errors.install(app)
-    app.add_middleware(
-        Authentication, needs_key=settings.needs_key, open_metrics=settings.access.open_metrics
-    )
-    if not settings.needs_key:
-        app.add_middleware(
-            LoopbackOnly, hosts=settings.access.hosts, origins=settings.access.cors_origins
-        )
-    app.add_middleware(RequestIds)  # the last one added stands first
-    for module in (ingest, jobs, documents, questions, health):
+    _add_middleware(app, settings)
+    for module in (ingest, jobs, documents, questions, keys, audit, health):
         app.include_router(module.router)
     return app
+
+
+def _add_middleware(app: Api, settings: Settings) -> None:
+    """Each request comes through these from the last to the first."""
+    access = settings.access
+    app.add_middleware(RateLimits, per_minute=access.requests_per_minute)
+    app.add_middleware(
+        Authentication, needs_key=settings.needs_key, open_metrics=access.open_metrics
+    )
+    if not settings.needs_key:
+        app.add_middleware(LoopbackOnly, hosts=access.hosts, origins=access.cors_origins)
+    cross_origin = partial(
+        CORSMiddleware,
+        allow_origins=access.cors_origins,
+        allow_methods=("GET", "POST", "PUT", "PATCH", "DELETE"),
+        allow_headers=_REQUEST_HEADERS,
+        expose_headers=_ANSWER_HEADERS,
+    )
+    app.around = (*((cross_origin,) if access.cors_origins else ()), SecurityHeaders, RequestIds)
 
 
 def _lifespan(
@@ -94,13 +134,31 @@ def _lifespan(
             try:
                 doorbell = await stack.enter_async_context(open_doorbell(settings))
                 rag = await stack.enter_async_context(Rag.open(settings, doorbell=doorbell))
+                limits = await stack.enter_async_context(open_limits(settings))
+                await _require_administrator(rag, settings)
                 await _warm_up(rag)
             except RagError as error:
                 log.error("%s: %s", error.code, error)
                 raise
-            yield {"rag": rag, "doorbell": doorbell}
+            yield {"rag": rag, "doorbell": doorbell, "limits": limits}
 
     return lifespan
+
+
+async def _require_administrator(rag: Rag, settings: Settings) -> None:
+    """Raise NotConfigured where other machines reach the service, and nobody can make keys."""
+    if not settings.needs_key or await rag.runtime.keys.has_administrator():
+        return
+    fix = (
+        "run `ragcore keys create NAME --scope admin` with these settings, "
+        "or set RAGCORE_ACCESS__ADMIN_KEY"
+    )
+    if not settings.is_loopback:
+        raise NotConfigured(
+            f"RAGCORE_HOST {settings.host!r} can be reached from other machines and there is no "
+            f"administrator's key: {fix}; or listen on 127.0.0.1"
+        )
+    log.warning("every request needs a key and there is no administrator's: %s", fix)
 
 
 async def _warm_up(rag: Rag) -> None:

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from ragcore.adapters.postgres.nodes import PostgresNodes
     from ragcore.adapters.postgres.pool import Pool
     from ragcore.adapters.redis.doorbell import RedisDoorbell
+    from ragcore.adapters.redis.limits import RedisLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,17 +211,44 @@ async def open_doorbell(settings: Settings) -> "AsyncIterator[RedisDoorbell]":
         raise MissingExtra(
             f"the queue can't be loaded ({error}): `pip install 'ragcore[worker]'`"
         ) from error
-    from ragcore.embedded import embedded_servers
-
     async with AsyncExitStack() as stack:
-        if settings.redis_url is not None:
-            redis_url = settings.redis_url.get_secret_value()
-        else:
-            servers = embedded_servers(settings.data_dir, postgres=False)
-            redis_url = (await stack.enter_async_context(servers)).redis_url
-        doorbell = RedisDoorbell(redis_url)
+        doorbell = RedisDoorbell(await _redis_url(settings, stack))
         stack.push_async_callback(doorbell.aclose)
         yield doorbell
+
+
+@asynccontextmanager
+async def open_limits(settings: Settings) -> "AsyncIterator[RedisLimits]":
+    """Open the counters of requests, in the Redis of `open_doorbell`; it may be away."""
+    try:
+        from ragcore.adapters.redis.limits import RedisLimits
+    except ImportError as error:
+        raise MissingExtra(
+            f"requests can't be counted ({error}): `pip install 'ragcore[api]'`"
+        ) from error
+
+    async with AsyncExitStack() as stack:
+        limits = RedisLimits(await _redis_url(settings, stack))
+        stack.push_async_callback(limits.aclose)
+        yield limits
+
+
+@asynccontextmanager
+async def open_keys(settings: Settings) -> AsyncIterator[KeyRing]:
+    """Open the API keys, and nothing of models."""
+    async with AsyncExitStack() as stack:
+        keys = _key_ring(settings, await _small_pool(settings, stack))
+        stack.push_async_callback(keys.aclose)
+        yield keys
+
+
+@asynccontextmanager
+async def open_audit(settings: Settings) -> AsyncIterator[Audit]:
+    """Open the audit trail, and nothing of models."""
+    from ragcore.adapters.postgres.audit import PostgresAudit
+
+    async with AsyncExitStack() as stack:
+        yield PostgresAudit(await _small_pool(settings, stack))
 
 
 def open_converter(settings: Settings) -> Converter:
@@ -301,6 +329,25 @@ async def _database_url(settings: Settings, stack: AsyncExitStack) -> str:
 
     servers = await stack.enter_async_context(embedded_servers(settings.data_dir, valkey=False))
     return servers.database_url
+
+
+async def _small_pool(settings: Settings, stack: AsyncExitStack) -> "Pool":
+    """Open the database, migrated, for a command that needs no more of it than a query."""
+    from ragcore.adapters.postgres.migrate import migrate
+    from ragcore.adapters.postgres.pool import open_pool
+
+    database_url = await _database_url(settings, stack)
+    await migrate(database_url)
+    return await stack.enter_async_context(open_pool(database_url, size=1))
+
+
+async def _redis_url(settings: Settings, stack: AsyncExitStack) -> str:
+    if settings.redis_url is not None:
+        return settings.redis_url.get_secret_value()
+    from ragcore.embedded import embedded_servers
+
+    servers = await stack.enter_async_context(embedded_servers(settings.data_dir, postgres=False))
+    return servers.redis_url
 
 
 async def _blobs(settings: Settings, stack: AsyncExitStack) -> BlobStore:

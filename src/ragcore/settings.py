@@ -17,8 +17,6 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from ragcore.errors import NotConfigured
-
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
 
@@ -28,15 +26,6 @@ def default_data_dir() -> Path:
         return Path("/var/lib/ragcore")
     base = os.environ.get("XDG_DATA_HOME")
     return (Path(base) if base else Path.home() / ".local" / "share") / "ragcore"
-
-
-def require_loopback(host: str) -> None:
-    """Raise NotConfigured for an address that other machines reach: the API asks for no key."""
-    if host not in _LOOPBACK:
-        raise NotConfigured(
-            f"RAGCORE_HOST {host!r} can be reached from other machines and the API asks "
-            "for no key; use 127.0.0.1 and put a proxy that does in front of it"
-        )
 
 
 class _Group(BaseModel):

@@ -21,7 +21,7 @@ from ragcore.embedded.machine import free_port, make_data_directory
 from ragcore.embedded.processes import Processes
 from ragcore.embedded.run_directory import RunDirectory
 from ragcore.errors import Conflict, MissingExtra, NotConfigured, RagError
-from ragcore.settings import Settings, require_loopback
+from ragcore.settings import Settings
 
 PYTHON = (sys.executable, "-P")
 """What lies in the caller's directory must not shadow modules."""
@@ -87,8 +87,7 @@ def _stop_signal() -> asyncio.Event:
 
 
 def _usable_port(settings: Settings) -> int:
-    """Return the port to listen on. Raises NotConfigured when it is taken or too open."""
-    require_loopback(settings.host)
+    """Return the port to listen on. Raises NotConfigured when it is taken."""
     if settings.port == 0:
         return free_port(None)
     family = socket.AF_INET6 if ":" in settings.host else socket.AF_INET
