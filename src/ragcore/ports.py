@@ -28,6 +28,7 @@ from ragcore.model import (
     JobStatus,
     Metadata,
     Outcome,
+    PageImage,
     Passage,
     QueueState,
     ReadingReport,
@@ -129,6 +130,21 @@ class Converter(Protocol):
     async def aclose(self) -> None: ...
 
 
+class PageRenderer(Protocol):
+    """Draws pages of stored files, for whoever wants to see what a citation points at."""
+
+    async def render(
+        self, path: Path, *, page: int, dots_per_inch: int, directory: Path
+    ) -> PageImage:
+        """Draw a page, counted from 1, in a disposable process under limits of its own.
+
+        `directory` is an existing one of the caller's for the drawing. Pages that would be too
+        large are drawn smaller. Raises PageNotFound, also for formats whose pages can't be drawn,
+        ConversionError and its children. Cancelling the call kills the process.
+        """
+        ...
+
+
 class BlobStore(Protocol):
     """Files by key. Keys are made by us: `versions/<uuid>/original`, never from user input."""
 
@@ -183,9 +199,6 @@ class Submission:
     """Of parser, chunker and embedding model together."""
     priority: int = 0
     """Higher goes first: single uploads before bulk."""
-    idempotency_key: str | None = None
-    idempotency_scope: str = ""
-    body_hash: bytes | None = None
     expires_at: datetime | None = None
     """When the document is deleted by itself; None: not given, it keeps its own."""
     callback_url: str | None = None
@@ -193,6 +206,17 @@ class Submission:
     submitted_by: str | None = None
     """Name of the principal, for the audit trail."""
     request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A request's own name: the same again within 24 hours is the same request."""
+
+    key: str
+    body_hash: bytes
+    """Of everything that was asked for; another one under the same key is a conflict."""
+    scope: str = ""
+    """Whose key it is: the same key of two callers is two keys."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -215,6 +239,13 @@ class Lease:
     sequence: int
     filename: str | None
     mime_type: str | None
+    crashes: int = 0
+    """Workers that held the job before and were never heard of again."""
+
+    @property
+    def tries(self) -> int:
+        """Attempts that came to an end by themselves, this one included."""
+        return self.job.attempts - self.crashes
 
 
 @dataclass(frozen=True, slots=True)
@@ -249,18 +280,27 @@ class Catalog(Protocol):
         """Answer a submission that needs no work, in one commit; None when there is work.
 
         When the newest version is in place and has the same bytes and fingerprint, the job is born
-        finished: `unchanged`, or `updated` when title, uri or metadata differ. The submission's
-        blob need not exist.
+        finished: `unchanged`, or `updated` when title, uri, metadata or the date of expiry differ.
+        The submission's blob need not exist.
         """
         ...
 
-    async def submit(self, submission: Submission) -> Submitted:
-        """Record document, version and job in one transaction; durable when it returns.
+    async def submit(
+        self, submission: Submission, *, idempotency: Idempotency | None = None
+    ) -> Submitted:
+        """Do what `submit_all` does, for one."""
+        ...
 
-        Settles an unchanged one as `settle_unchanged` does. The same idempotency key with the same
-        body, within 24 hours, answers with the first job. Safe to repeat under such a key;
-        without one a repeat is a newer version of the same bytes, which ends as `unchanged`.
-        Raises CollectionNotFound, IdempotencyConflict, StoreUnavailable.
+    async def submit_all(
+        self, submissions: Sequence[Submission], *, idempotency: Idempotency | None = None
+    ) -> Sequence[Submitted]:
+        """Record documents, versions and jobs in one transaction; durable when it returns.
+
+        All or none, answered in the order given. Settles an unchanged one as `settle_unchanged`
+        does. The same idempotency key with the same body answers with the first jobs, as long as
+        these are kept. Safe to repeat under such a key; without one a repeat is a newer version of
+        the same bytes, which ends as `unchanged`. A callback is recorded with its job, also with
+        one that is born finished. Raises CollectionNotFound, IdempotencyConflict, StoreUnavailable.
         """
         ...
 
@@ -303,7 +343,7 @@ class Catalog(Protocol):
     async def run_again(self, job_id: UUID) -> Job:
         """Queue a failed or cancelled job once more, its attempts counted from 0.
 
-        Ends as `superseded` when something newer got in place meanwhile. Raises JobNotFound, and
+        Its callback is owed once more too. Ends as `superseded` when something newer got in place meanwhile. Raises JobNotFound, and
         NotRetryable when it has not failed, or its document or version is gone.
         """
         ...
@@ -323,7 +363,10 @@ class Catalog(Protocol):
         ...
 
     async def release_expired(self) -> Sequence[Job]:
-        """Give jobs whose lease ran out back to the queue and return them. Safe to repeat."""
+        """Give jobs whose lease ran out back to the queue and return them. Safe to repeat.
+
+        Counts as a crash of the worker, until that says by `survived` that it lives.
+        """
         ...
 
     async def waiting(self, *, limit: int = 100) -> Sequence[Job]:
@@ -336,6 +379,18 @@ class Catalog(Protocol):
 
     async def retry(self, lease: Lease, failure: JobFailure, *, after: timedelta) -> None:
         """Give the job back to the queue, to be claimed again after a while. Raises LeaseLost."""
+        ...
+
+    async def give_back(self, lease: Lease) -> None:
+        """Give the job back as if it had not been claimed. Raises LeaseLost."""
+        ...
+
+    async def survived(self, lease: Lease) -> None:
+        """Take back the crash that `release_expired` counted for this lease.
+
+        To be told once, by a worker that lost its lease and lives. Nothing happens when the job
+        is finished.
+        """
         ...
 
     async def job(self, job_id: UUID) -> Job:
@@ -353,7 +408,7 @@ class Catalog(Protocol):
     ) -> Sequence[Job]:
         """The newest first, from the one that follows the job `after`.
 
-        `collections` None: of all; an empty set: of none.
+        `collections` None: of all; an empty set: of none. Raises JobNotFound when `after` is gone.
         """
         ...
 
@@ -411,17 +466,27 @@ class Catalog(Protocol):
     async def matching(
         self, collection: str, filters: Filter, *, limit: int = 1000, after: str | None = None
     ) -> Sequence[str]:
-        """Ids of the documents that match, in order: those in place, and those on their way."""
+        """Ids of the documents that match, in order: those in place, and those on their way.
+
+        One in place is judged by what answers now; one whose first version is on its way, or
+        failed, by what was said when that was submitted.
+        """
         ...
 
     async def expired(self, *, limit: int = 100) -> Sequence[tuple[str, str]]:
-        """Collection and id of documents whose `expires_at` has passed, the longest gone first."""
+        """Collection and id of documents whose `expires_at` has passed, the longest gone first.
+
+        Not those that were sent anew since, or with a later date, as long as that is on its way.
+        """
         ...
 
-    async def forget(self, collection: str, document_ids: Sequence[str]) -> DeletionReceipt:
+    async def forget(
+        self, collection: str, document_ids: Sequence[str], *, only_expired: bool = False
+    ) -> DeletionReceipt:
         """Remove documents, chunks and versions in one transaction; running jobs of theirs lose.
 
-        Ids that don't exist are left out of the receipt. `blobs` is 0: files are the flow's.
+        Ids that don't exist are left out of the receipt, with `only_expired` also those that
+        `expired` would not name now. `blobs` is 0: files are the flow's.
         """
         ...
 

@@ -74,10 +74,11 @@ async def _take_text(body: bytes, rag: Rag, idempotency_key: str | None) -> Job:
         title=text.title,
         metadata=text.metadata,
         priority=1,
-        idempotency_key=idempotency_key,
     )
     await rag.runtime.open_collection(upload.collection)
-    return await rag.runtime.submit.stream(_once(text.text.encode(errors="replace")), upload)
+    return await rag.runtime.submit.stream(
+        _once(text.text.encode(errors="replace")), upload, idempotency_key=idempotency_key
+    )
 
 
 def _text_in(body: bytes) -> TextIn:
@@ -105,13 +106,13 @@ async def _take_files(
             title=field_of(form, "title"),
             metadata=metadata_of(form),
             priority=1 if len(files) == 1 else 0,
-            idempotency_key=idempotency_key,
         )
         await rag.runtime.open_collection(upload.collection)
         return [
             await rag.runtime.submit.stream(
                 pieces_of(file),
                 replace(upload, filename=file.filename, mime_type=file.content_type),
+                idempotency_key=idempotency_key,
             )
             for file in files
         ]

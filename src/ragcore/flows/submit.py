@@ -2,16 +2,18 @@
 
 import asyncio
 import hashlib
+import json
 import logging
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
 
-from ragcore.errors import DocumentTooLarge, QueueUnavailable
+from ragcore.errors import DocumentTooLarge, InvalidInput, QueueUnavailable, RagError
 from ragcore.model import Job
-from ragcore.ports import BlobStore, Catalog, Doorbell, Submission
+from ragcore.ports import BlobStore, Catalog, Doorbell, Idempotency, Submission
 from ragcore.steps.identity import (
     checked_collection,
     checked_document_id,
@@ -38,10 +40,21 @@ class Upload:
     title: str | None = None
     uri: str | None = None
     metadata: Mapping[str, Any] | None = None
+    expires_at: datetime | None = None
+    callback_url: str | None = None
+    """Checked by whoever took it in: it will be called from here."""
     priority: int = 0
-    idempotency_key: str | None = None
-    idempotency_scope: str = ""
-    body_hash: bytes | None = None
+    submitted_by: str | None = None
+    request_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StoredUpload:
+    """Bytes that are durable, and not yet anybody's."""
+
+    version_id: UUID
+    sha256: bytes
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +72,90 @@ class Submit:
     fingerprint: str
     max_bytes: int
 
-    async def stream(self, chunks: AsyncIterator[bytes], upload: Upload) -> Job:
+    async def stream(
+        self,
+        chunks: AsyncIterator[bytes],
+        upload: Upload,
+        *,
+        idempotency_key: str | None = None,
+        idempotency_scope: str = "",
+    ) -> Job:
         """Store bytes as they arrive, never whole in memory, and queue their job.
 
         Raises InvalidInput, DocumentTooLarge, CollectionNotFound, IdempotencyConflict, or
         Unavailable, upon which a repeat is safe.
         """
         _check(upload)
+        return await self.record(
+            upload,
+            await self.store(chunks),
+            idempotency_key=idempotency_key,
+            idempotency_scope=idempotency_scope,
+        )
+
+    async def store(self, chunks: AsyncIterator[bytes]) -> StoredUpload:
+        """Make bytes durable before it is known what they are: to be recorded, or discarded.
+
+        Those that are neither go with the sweep of orphans. Raises DocumentTooLarge and
+        BlobsUnavailable, and leaves nothing then.
+        """
         version_id = uuid4()
         digest = hashlib.sha256()
         size = await self.blobs.put(original_key(version_id), self._measured(chunks, digest))
-        return await self._record(upload, version_id, digest.digest(), size)
+        return StoredUpload(version_id, digest.digest(), size)
+
+    async def discard(self, stored: StoredUpload) -> None:
+        """Delete bytes that will not be recorded. Not after `record` failed: that sees to them."""
+        await self.blobs.delete_prefix(version_prefix(stored.version_id))
+
+    async def record(
+        self,
+        upload: Upload,
+        stored: StoredUpload,
+        *,
+        idempotency_key: str | None = None,
+        idempotency_scope: str = "",
+    ) -> Job:
+        """Do what `record_all` does, for one."""
+        (job,) = await self.record_all(
+            [(upload, stored)],
+            idempotency_key=idempotency_key,
+            idempotency_scope=idempotency_scope,
+        )
+        return job
+
+    async def record_all(
+        self,
+        uploads: Sequence[tuple[Upload, StoredUpload]],
+        *,
+        idempotency_key: str | None = None,
+        idempotency_scope: str = "",
+    ) -> Sequence[Job]:
+        """Queue the jobs of stored uploads: all or none, answered in the order given.
+
+        The key stands for the whole request: the same bytes in the same order, with the same words
+        about them, answer with the first jobs. Bytes that nobody needs are deleted, also when the
+        request is refused; after Unavailable they stay, because the rows may be there. Raises
+        InvalidInput, CollectionNotFound, IdempotencyConflict, or Unavailable, upon which a repeat
+        is safe.
+        """
+        try:
+            submissions = [self._submission(upload, stored) for upload, stored in uploads]
+            idempotency = idempotency_key and Idempotency(
+                idempotency_key, _body_hash(submissions), scope=idempotency_scope
+            )
+            recorded = await self.catalog.submit_all(submissions, idempotency=idempotency or None)
+        except RagError as error:
+            if not error.retryable:
+                await self._discard_all(stored for _, stored in uploads)
+            raise
+        await self._discard_all(
+            stored
+            for (_, stored), submitted in zip(uploads, recorded, strict=True)
+            if not submitted.needs_blob
+        )
+        await self._ring([each.job for each in recorded if each.needs_blob])
+        return [each.job for each in recorded]
 
     async def file(self, path: Path, upload: Upload, *, sha256: bytes, size: int) -> Job:
         """Queue a local file; an unchanged one is answered without copying a byte of it.
@@ -80,29 +166,34 @@ class Submit:
         _check(upload)
         if size > self.max_bytes:
             raise self._too_large()
-        submission = self._submission(upload, uuid4(), sha256, size)
+        submission = self._submission(upload, StoredUpload(uuid4(), sha256, size))
         unchanged = await self.catalog.settle_unchanged(submission)
         return unchanged or await self.stream(_pieces(path), upload)
 
-    async def _record(self, upload: Upload, version_id: UUID, sha256: bytes, size: int) -> Job:
-        submission = self._submission(upload, version_id, sha256, size)
-        submitted = await self.catalog.submit(submission)
-        if not submitted.needs_blob:
-            await self.blobs.delete_prefix(version_prefix(version_id))
-        elif self.doorbell is not None:
-            try:
-                await self.doorbell.ring(submitted.job.job_id, priority=upload.priority)
-            except QueueUnavailable as error:
-                log.warning("job %s waits for the sweep: %s", submitted.job.job_id, error)
-        return submitted.job
+    async def _discard_all(self, uploads: Iterable[StoredUpload]) -> None:
+        for stored in uploads:
+            await self.discard(stored)
 
-    def _submission(self, upload: Upload, version_id: UUID, sha256: bytes, size: int) -> Submission:
+    async def _ring(self, jobs: Sequence[Job]) -> None:
+        """Tell the workers; not again and again once the bell is found to be away."""
+        if self.doorbell is None:
+            return
+        for place, job in enumerate(jobs):
+            try:
+                await self.doorbell.ring(job.job_id)
+            except QueueUnavailable as error:
+                waiting = ", ".join(str(job.job_id) for job in jobs[place:])
+                log.warning("job %s waits for the sweep: %s", waiting, error)
+                return
+
+    def _submission(self, upload: Upload, stored: StoredUpload) -> Submission:
+        _check(upload)
         return Submission(
             collection=upload.collection,
-            document_id=upload.document_id or _derived_id(upload, sha256),
-            version_id=version_id,
-            sha256=sha256,
-            size_bytes=size,
+            document_id=upload.document_id or _derived_id(upload, stored.sha256),
+            version_id=stored.version_id,
+            sha256=stored.sha256,
+            size_bytes=stored.size,
             filename=clean_filename(upload.filename),
             mime_type=clean_filename(upload.mime_type),
             title=clean_title(upload.title),
@@ -110,9 +201,10 @@ class Submit:
             metadata=None if upload.metadata is None else checked_metadata(upload.metadata),
             fingerprint=self.fingerprint,
             priority=upload.priority,
-            idempotency_key=upload.idempotency_key,
-            idempotency_scope=upload.idempotency_scope,
-            body_hash=upload.body_hash,
+            expires_at=upload.expires_at,
+            callback_url=upload.callback_url,
+            submitted_by=upload.submitted_by,
+            request_id=upload.request_id,
         )
 
     async def _measured(
@@ -166,6 +258,30 @@ def _check(upload: Upload) -> None:
         checked_document_id(upload.document_id)
     if upload.metadata is not None:
         checked_metadata(upload.metadata)
+    if upload.expires_at is not None and upload.expires_at.tzinfo is None:
+        raise InvalidInput(
+            f"expires_at {upload.expires_at.isoformat()!r} has no time zone; add one, or 'Z'"
+        )
+
+
+def _body_hash(submissions: Sequence[Submission]) -> bytes:
+    """Hash what a request asks for: not who asks, nor how soon it is done."""
+    asked = [
+        {
+            "collection": each.collection,
+            "document_id": each.document_id,
+            "sha256": each.sha256.hex(),
+            "filename": each.filename,
+            "mime_type": each.mime_type,
+            "title": each.title,
+            "uri": each.uri,
+            "metadata": each.metadata,
+            "expires_at": each.expires_at and each.expires_at.astimezone(UTC).isoformat(),
+            "callback_url": each.callback_url,
+        }
+        for each in submissions
+    ]
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).digest()
 
 
 def _derived_id(upload: Upload, sha256: bytes) -> str:

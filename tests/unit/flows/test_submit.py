@@ -157,10 +157,10 @@ async def test_names_that_cannot_be_stored_are_cleaned(
 async def test_a_conflicting_key_leaves_its_file_to_the_sweep_only(
     submit: Submit, blobs: MemoryBlobs
 ) -> None:
-    await submit.stream(pieces(b"one"), Upload("default", idempotency_key="k"))
+    await submit.stream(pieces(b"one"), Upload("default"), idempotency_key="k")
     with pytest.raises(IdempotencyConflict):
-        await submit.stream(pieces(b"two"), Upload("default", idempotency_key="k"))
-    again = await submit.stream(pieces(b"one"), Upload("default", idempotency_key="k"))
+        await submit.stream(pieces(b"two"), Upload("default"), idempotency_key="k")
+    again = await submit.stream(pieces(b"one"), Upload("default"), idempotency_key="k")
     assert again.status == "queued"
 
 

@@ -7,8 +7,8 @@ worker and a new upload of one document take turns and never deadlock.
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from datetime import timedelta
-from typing import Any
+from datetime import datetime, timedelta
+from typing import Any, Final, get_args
 from uuid import UUID, uuid4
 
 from psycopg import AsyncConnection, errors
@@ -25,6 +25,7 @@ from ragcore.errors import (
     IdempotencyConflict,
     JobNotFound,
     LeaseLost,
+    NotRetryable,
 )
 from ragcore.model import (
     DeletionReceipt,
@@ -35,14 +36,23 @@ from ragcore.model import (
     JobStatus,
     Metadata,
     Outcome,
+    QueueState,
     ReadingReport,
     Stage,
+    Version,
 )
-from ragcore.ports import IndexedVersion, Lease, Settled, Submission, Submitted
+from ragcore.ports import Idempotency, IndexedVersion, Lease, Settled, Submission, Submitted
 
 SQL = sql.load("catalog.sql")
 
 Connection = AsyncConnection[Any]
+
+_JOB_CONDITIONS: Final = {
+    "collections": "collection = ANY(%(collections)s)",
+    "document_id": "document_id = %(document_id)s",
+    "status": "status = %(status)s",
+    "after": "created_at <= %(after_at)s AND (created_at < %(after_at)s OR job_id > %(after)s)",
+}
 
 
 class PostgresCatalog:
@@ -55,20 +65,28 @@ class PostgresCatalog:
 
     async def settle_unchanged(self, submission: Submission) -> Job | None:
         async with self._transaction() as connection:
-            if submission.idempotency_key is not None:
-                return None  # the key decides first, in `submit`
+            await _lock_submitted(connection, [submission])
             return await _settle(connection, submission, job_id=uuid4())
 
-    async def submit(self, submission: Submission) -> Submitted:
-        job_id = uuid4()
+    async def submit(
+        self, submission: Submission, *, idempotency: Idempotency | None = None
+    ) -> Submitted:
+        (submitted,) = await self.submit_all([submission], idempotency=idempotency)
+        return submitted
+
+    async def submit_all(
+        self, submissions: Sequence[Submission], *, idempotency: Idempotency | None = None
+    ) -> Sequence[Submitted]:
+        job_ids = [uuid4() for _ in submissions]
         async with self._transaction() as connection:
-            first = await _first_answer(connection, submission, job_id)
-            if first is not None:
-                return Submitted(first, needs_blob=False)
-            settled = await _settle(connection, submission, job_id=job_id)
-            if settled is not None:
-                return Submitted(settled, needs_blob=False)
-            return Submitted(await _enqueue(connection, submission, job_id), needs_blob=True)
+            first = await _first_answer(connection, idempotency, job_ids)
+            if first:
+                return [Submitted(job, needs_blob=False) for job in first]
+            await _lock_submitted(connection, submissions)
+            return [
+                await _submit(connection, submission, job_id)
+                for submission, job_id in zip(submissions, job_ids, strict=True)
+            ]
 
     # --- working ---------------------------------------------------------------------------
 
@@ -91,6 +109,7 @@ class PostgresCatalog:
             sequence=row["sequence"],
             filename=row["filename"],
             mime_type=row["mime_type"],
+            crashes=row["crashes"],
         )
 
     async def renew(
@@ -140,7 +159,7 @@ class PostgresCatalog:
                 chunks=version.chunks,
                 vectors=version.vectors,
             )
-            await _promote(connection, lease, version, replaced=current["version_id"])
+            await _promote(connection, lease, version, current)
             older = await _all(
                 connection,
                 "supersede_older",
@@ -162,13 +181,43 @@ class PostgresCatalog:
                 connection, "retry", lease, {"error": Jsonb(asdict(failure)), "after": after}
             )
 
+    async def give_back(self, lease: Lease) -> None:
+        async with self._transaction() as connection:
+            await _fenced(connection, "give_back", lease, {})
+
+    async def survived(self, lease: Lease) -> None:
+        async with self._transaction() as connection:
+            await connection.execute(SQL["survived"], {"job_id": lease.job.job_id})
+
     async def cancel(self, job_id: UUID) -> Job:
         async with self._transaction() as connection:
             await connection.execute(SQL["cancel"], {"job_id": job_id})
-            row = await _one(connection, "job", {"job_id": job_id})
-        if row is None:
-            raise JobNotFound(f"there is no job {str(job_id)!r}")
-        return _job(row)
+            return _job(await _existing_job(connection, job_id))
+
+    async def run_again(self, job_id: UUID) -> Job:
+        async with self._transaction() as connection:
+            again = await _run_again(connection, [job_id], ("failed", "cancelled"))
+            if not again:
+                raise _not_retryable(_job(await _existing_job(connection, job_id)))
+            return again[0]
+
+    async def run_failed_again(
+        self,
+        *,
+        collections: Set[str] | None = None,
+        document_id: str | None = None,
+        code: str | None = None,
+        limit: int = 1000,
+    ) -> Sequence[Job]:
+        wanted = {
+            "collections": None if collections is None else list(collections),
+            "document_id": document_id,
+            "code": code,
+            "limit": limit,
+        }
+        async with self._transaction() as connection:
+            found = [row["job_id"] for row in await _all(connection, "failed_jobs", wanted)]
+            return await _run_again(connection, found, ("failed",))
 
     async def release_expired(self) -> Sequence[Job]:
         async with self._transaction() as connection:
@@ -182,27 +231,39 @@ class PostgresCatalog:
 
     async def job(self, job_id: UUID) -> Job:
         async with self._transaction() as connection:
-            row = await _one(connection, "job", {"job_id": job_id})
-        if row is None:
-            raise JobNotFound(f"there is no job {str(job_id)!r}")
-        return _job(row)
+            return _job(await _existing_job(connection, job_id))
 
     async def jobs(
         self,
         *,
-        collection: str | None = None,
+        collections: Set[str] | None = None,
         document_id: str | None = None,
         status: JobStatus | None = None,
         limit: int = 50,
+        after: UUID | None = None,
     ) -> Sequence[Job]:
-        wanted = {
-            "collection": collection,
+        wanted: dict[str, Any] = {
+            "collections": None if collections is None else sorted(collections),
             "document_id": document_id,
             "status": status,
-            "limit": limit,
         }
+        asked = [_JOB_CONDITIONS[name] for name, value in wanted.items() if value is not None]
         async with self._transaction() as connection:
-            return [_job(row) for row in await _all(connection, "jobs", wanted)]
+            if after is not None:
+                asked.append(_JOB_CONDITIONS["after"])
+                last = await _existing_job(connection, after)
+                wanted |= {"after": after, "after_at": last["created_at"]}
+            query = SQL["jobs"].replace("{condition}", " AND ".join(asked) or "true")
+            return [_job(row) for row in await _rows(connection, query, wanted | {"limit": limit})]
+
+    async def queue_state(self) -> QueueState:
+        async with self._transaction() as connection:
+            rows = await _all(connection, "queue_state", {})
+        counted = {row["status"]: row["jobs"] for row in rows}
+        return QueueState(
+            jobs={status: counted.get(status, 0) for status in get_args(JobStatus)},
+            oldest_waiting_seconds=rows[0]["oldest"] if rows else 0.0,
+        )
 
     async def document(self, collection: str, document_id: str) -> Document:
         async with self._transaction() as connection:
@@ -234,6 +295,36 @@ class PostgresCatalog:
         async with self._transaction() as connection:
             return [_document(row) for row in await _rows(connection, query, wanted)]
 
+    async def document_by_uri(self, collection: str, uri: str) -> Document:
+        async with self._transaction() as connection:
+            row = await _one(connection, "document_by_uri", {"collection": collection, "uri": uri})
+        if row is None:
+            raise DocumentNotFound(f"no document in collection {collection!r} came from {uri!r}")
+        return _document(row)
+
+    async def versions(self, collection: str, document_id: str) -> Sequence[Version]:
+        wanted = {"collection": collection, "document_id": document_id}
+        async with self._transaction() as connection:
+            rows = await _all(connection, "versions", wanted)
+        if not rows:
+            raise _document_not_found(collection, document_id)
+        return [_version(row) for row in rows if row["version_id"] is not None]
+
+    async def matching(
+        self, collection: str, filters: Filter, *, limit: int = 1000, after: str | None = None
+    ) -> Sequence[str]:
+        condition, parameters = _document_filter(filters)
+        wanted = {"collection": collection, "limit": limit, "after": after, **parameters}
+        query = SQL["matching"].replace("{filter}", condition)
+        async with self._transaction() as connection:
+            return [row["document_id"] for row in await _rows(connection, query, wanted)]
+
+    async def expired(self, *, limit: int = 100) -> Sequence[tuple[str, str]]:
+        query = _of_expired("expired")
+        async with self._transaction() as connection:
+            rows = await _rows(connection, query, {"limit": limit})
+        return [(row["collection"], row["document_id"]) for row in rows]
+
     async def reading_report(self, collection: str, document_id: str) -> ReadingReport:
         async with self._transaction() as connection:
             row = await _one(
@@ -255,9 +346,16 @@ class PostgresCatalog:
         *,
         title: str | None = None,
         metadata: Metadata | None = None,
+        expires_at: datetime | None = None,
+        never_expires: bool = False,
     ) -> Document:
         wanted = {"collection": collection, "document_id": document_id}
-        changed = {"title": title, "metadata": _jsonb(metadata)}
+        changed = {
+            "title": title,
+            "metadata": _jsonb(metadata),
+            "expires_at": expires_at,
+            "never_expires": never_expires,
+        }
         async with self._transaction() as connection:
             if await _one(connection, "update_document", wanted | changed) is None:
                 raise _document_not_found(collection, document_id)
@@ -265,10 +363,14 @@ class PostgresCatalog:
         assert row is not None  # locked by the update above
         return _document(row)
 
-    async def forget(self, collection: str, document_ids: Sequence[str]) -> DeletionReceipt:
+    async def forget(
+        self, collection: str, document_ids: Sequence[str], *, only_expired: bool = False
+    ) -> DeletionReceipt:
         wanted = {"collection": collection, "document_ids": list(document_ids)}
         async with self._transaction() as connection:
             found = await _all(connection, "lock_documents", wanted)
+            if only_expired:
+                found = await _still_expired(connection, found)
             numbers = [row["document_no"] for row in found]
             ids = [row["document_id"] for row in found]
             removed = await chunks.delete_nodes_of(connection, collection, ids) if ids else 0
@@ -307,29 +409,51 @@ class PostgresCatalog:
 # --- the parts of a transaction ------------------------------------------------------------
 
 
-async def _first_answer(connection: Connection, submission: Submission, job_id: UUID) -> Job | None:
-    """Return the job that the same idempotency key made before; None when it is new."""
-    if submission.idempotency_key is None:
-        return None
+async def _first_answer(
+    connection: Connection, idempotency: Idempotency | None, job_ids: Sequence[UUID]
+) -> Sequence[Job]:
+    """Return the jobs that the same idempotency key made before; none when it is new."""
+    if idempotency is None:
+        return ()
     key = {
-        "scope": submission.idempotency_scope,
-        "key": submission.idempotency_key,
-        "body_hash": submission.body_hash or submission.sha256,
-        "job_id": job_id,
+        "scope": idempotency.scope,
+        "key": idempotency.key,
+        "body_hash": idempotency.body_hash,
+        "job_ids": list(job_ids),
     }
-    row = await _one(connection, "idempotent_job", key)
+    row = await _one(connection, "idempotent_jobs", key)
     assert row is not None  # the statement returns the row it wrote or met
-    if row["job_id"] == job_id:
-        return None
-    if bytes(row["body_hash"]) != key["body_hash"]:
+    if row["job_ids"] == key["job_ids"]:
+        return ()
+    first = {
+        found["job_id"]: _job(found)
+        for found in await _all(connection, "jobs_by_id", {"job_ids": row["job_ids"]})
+    }
+    if len(first) < len(row["job_ids"]):  # too old to be kept: so is what the key stood for
+        await connection.execute(SQL["use_key_anew"], key)
+        return ()
+    if bytes(row["body_hash"]) != idempotency.body_hash:
         raise IdempotencyConflict(
-            f"the idempotency key {submission.idempotency_key!r} was used with another body; "
+            f"the idempotency key {idempotency.key!r} was used with another body; "
             "use a new key for a new request"
         )
-    first = await _one(connection, "job", {"job_id": row["job_id"]})
-    if first is None:
-        raise JobNotFound(f"the job of idempotency key {submission.idempotency_key!r} is deleted")
-    return _job(first)
+    return [first[job_id] for job_id in row["job_ids"]]
+
+
+async def _lock_submitted(connection: Connection, submissions: Sequence[Submission]) -> None:
+    """Lock those of the documents that exist, before anything is read of them."""
+    wanted = {
+        "collections": [submission.collection for submission in submissions],
+        "document_ids": [submission.document_id for submission in submissions],
+    }
+    await connection.execute(SQL["lock_submitted"], wanted)
+
+
+async def _submit(connection: Connection, submission: Submission, job_id: UUID) -> Submitted:
+    settled = await _settle(connection, submission, job_id=job_id)
+    if settled is not None:
+        return Submitted(settled, needs_blob=False)
+    return Submitted(await _enqueue(connection, submission, job_id), needs_blob=True)
 
 
 async def _settle(connection: Connection, submission: Submission, *, job_id: UUID) -> Job | None:
@@ -340,35 +464,43 @@ async def _settle(connection: Connection, submission: Submission, *, job_id: UUI
         return None
     if current["last_sequence"] != current["sequence"]:
         return None  # other bytes are on their way: these are newer than those
-    described = {
+    given = {
         "title": submission.title,
         "uri": submission.uri,
         "metadata": submission.metadata,
+        "expires_at": submission.expires_at,
+        "sent_at": current["sent_at"],
     }
-    changed = _describes_anew(current, described)
-    if changed:
+    changed = await _redescribe(connection, current, given)
+    result = {
+        "outcome": "updated" if changed else "unchanged",
+        "chunks": current["chunks"],
+        "pages": current["pages"],
+        "language": current["language"],
+    }
+    whose = {"document_no": current["document_no"], "version_id": current["version_id"]}
+    return await _insert_job(
+        connection, "insert_settled_job", submission, {"job_id": job_id} | whose | result
+    )
+
+
+async def _redescribe(
+    connection: Connection, current: Mapping[str, Any], given: Mapping[str, Any]
+) -> bool:
+    """Put what is given of title, uri, metadata and expiry on the document; tell if it was news."""
+    expires_at = _expiry(current, given)
+    described = {name: given[name] for name in ("title", "uri", "metadata")}
+    is_news = expires_at != current["expires_at"] or any(
+        value is not None and value != current[name] for name, value in described.items()
+    )
+    if is_news:
         values = described | {
-            "metadata": _jsonb(submission.metadata),
+            "metadata": _jsonb(given["metadata"]),
+            "expires_at": expires_at,
             "document_no": current["document_no"],
         }
         await connection.execute(SQL["redescribe_document"], values)
-    row = await _one(
-        connection,
-        "insert_settled_job",
-        wanted
-        | {
-            "job_id": job_id,
-            "document_no": current["document_no"],
-            "version_id": current["version_id"],
-            "priority": submission.priority,
-            "outcome": "updated" if changed else "unchanged",
-            "chunks": current["chunks"],
-            "pages": current["pages"],
-            "language": current["language"],
-        },
-    )
-    assert row is not None
-    return _job(row)
+    return is_news
 
 
 async def _enqueue(connection: Connection, submission: Submission, job_id: UUID) -> Job:
@@ -376,6 +508,7 @@ async def _enqueue(connection: Connection, submission: Submission, job_id: UUID)
         "collection": submission.collection,
         "document_id": submission.document_id,
         "uri": submission.uri,
+        "expires_at": submission.expires_at,
     }
     try:
         row = await _one(connection, "upsert_document", document)
@@ -394,25 +527,68 @@ async def _enqueue(connection: Connection, submission: Submission, job_id: UUID)
         "title": submission.title,
         "uri": submission.uri,
         "metadata": _jsonb(submission.metadata),
+        "expires_at": submission.expires_at,
     }
     await connection.execute(SQL["insert_version"], version)
-    job = await _one(
-        connection,
-        "insert_job",
-        document
-        | {
-            "job_id": job_id,
-            "document_no": row["document_no"],
-            "version_id": submission.version_id,
-            "priority": submission.priority,
-        },
+    whose = {"document_no": row["document_no"], "version_id": submission.version_id}
+    return await _insert_job(connection, "insert_job", submission, {"job_id": job_id} | whose)
+
+
+async def _insert_job(
+    connection: Connection, name: str, submission: Submission, values: Mapping[str, Any]
+) -> Job:
+    """Record a job together with the callback it owes."""
+    said = {
+        "collection": submission.collection,
+        "document_id": submission.document_id,
+        "priority": submission.priority,
+        "submitted_by": submission.submitted_by,
+        "request_id": submission.request_id,
+    }
+    row = await _one(connection, name, said | dict(values))
+    assert row is not None
+    if submission.callback_url is not None:
+        callback = {"job_id": row["job_id"], "url": submission.callback_url}
+        await connection.execute(SQL["insert_callback"], callback)
+    return _job(row)
+
+
+async def _existing_job(connection: Connection, job_id: UUID) -> DictRow:
+    row = await _one(connection, "job", {"job_id": job_id})
+    if row is None:
+        raise JobNotFound(f"there is no job {str(job_id)!r}")
+    return row
+
+
+async def _run_again(
+    connection: Connection, job_ids: Sequence[UUID], statuses: Sequence[JobStatus]
+) -> Sequence[Job]:
+    """Queue those of the jobs that are in such a state and still have their files."""
+    wanted = {"job_ids": list(job_ids), "statuses": list(statuses)}
+    await connection.execute(SQL["lock_documents_of_jobs"], wanted)
+    changed = [
+        _job(row)
+        for name in ("run_again_superseded", "run_again")
+        for row in await _all(connection, name, wanted)
+    ]
+    await connection.execute(
+        SQL["owe_callbacks_again"], {"job_ids": [job.job_id for job in changed]}
     )
-    assert job is not None
-    return _job(job)
+    order = {job_id: place for place, job_id in enumerate(job_ids)}
+    return sorted(changed, key=lambda job: order[job.job_id])
+
+
+async def _still_expired(connection: Connection, locked: Sequence[DictRow]) -> list[DictRow]:
+    numbers = {"document_nos": [row["document_no"] for row in locked]}
+    rows = await _rows(connection, _of_expired("still_expired"), numbers)
+    expired = {row["document_no"] for row in rows}
+    return [row for row in locked if row["document_no"] in expired]
 
 
 async def _lock_document(connection: Connection, lease: Lease) -> DictRow:
-    row = await _one(connection, "lock_document", {"document_no": lease.document_no})
+    wanted = {"document_no": lease.document_no}
+    await connection.execute(SQL["lock_document"], wanted)
+    row = await _one(connection, "locked_document", wanted)
     if row is None:
         raise LeaseLost(f"document {lease.job.document_id!r} was deleted while it was worked on")
     return row
@@ -430,18 +606,7 @@ async def _outcome_without_work(
     assert mine is not None  # versions live as long as their document, which is locked
     if not _is_repeat(current, bytes(mine["sha256"]), mine["fingerprint"]):
         return None
-    if not _describes_anew(current, mine):
-        return "unchanged"
-    await connection.execute(
-        SQL["redescribe_document"],
-        {
-            "title": mine["title"],
-            "uri": mine["uri"],
-            "metadata": _jsonb(mine["metadata"]),
-            "document_no": lease.document_no,
-        },
-    )
-    return "updated"
+    return "updated" if await _redescribe(connection, current, mine) else "unchanged"
 
 
 async def _drop_version(
@@ -479,14 +644,13 @@ async def _finish(
 
 
 async def _promote(
-    connection: Connection, lease: Lease, version: IndexedVersion, *, replaced: UUID | None
+    connection: Connection, lease: Lease, version: IndexedVersion, current: Mapping[str, Any]
 ) -> None:
     given = await _one(connection, "version_of_lease", {"version_id": lease.version_id})
     assert given is not None
-    if replaced is not None:
-        await connection.execute(
-            SQL["retire_version"], {"version_id": replaced, "state": "replaced"}
-        )
+    if current["version_id"] is not None:
+        replaced = {"version_id": current["version_id"], "state": "replaced"}
+        await connection.execute(SQL["retire_version"], replaced)
     await connection.execute(
         SQL["promote_version"],
         {
@@ -510,6 +674,7 @@ async def _promote(
             "mime_type": version.report.mime_type,
             "language": version.language,
             "extracted": _jsonb(version.extracted),
+            "expires_at": _expiry(current, given),
         },
     )
 
@@ -549,18 +714,23 @@ def _is_repeat(current: Mapping[str, Any], sha256: bytes, fingerprint: str) -> b
     return bytes(current["sha256"]) == sha256 and current["fingerprint"] == fingerprint
 
 
-def _describes_anew(current: Mapping[str, Any], given: Mapping[str, Any]) -> bool:
-    """Whether what is given of title, uri and metadata differs from what the document has."""
-    return any(
-        given[name] is not None and given[name] != current[name]
-        for name in ("title", "uri", "metadata")
-    )
+def _expiry(current: Mapping[str, Any], given: Mapping[str, Any]) -> datetime | None:
+    """Return the date given, or the one the document has unless it was sent anew after that."""
+    if given["expires_at"] is not None:
+        date: datetime = given["expires_at"]
+        return date
+    kept: datetime | None = current["expires_at"]
+    return kept if kept is not None and kept > given["sent_at"] else None
 
 
 def _document_filter(filter_: Filter | None) -> tuple[str, Mapping[str, Any]]:
     if filter_ is None:
         return "true", {}
     return document_condition(filter_)
+
+
+def _of_expired(name: str) -> str:
+    return SQL[name].replace("{expired}", SQL["is_expired"])
 
 
 def _jsonb(value: Metadata | None) -> Jsonb | None:
@@ -601,10 +771,38 @@ def _document(row: Mapping[str, Any]) -> Document:
         metadata=row["metadata"],
         extracted=row["extracted"],
         version_id=row["version_id"],
+        expires_at=row["expires_at"],
         chunks=row["chunks"],
         pages=row["pages"],
         created_at=row["created_at"],
         updated_at=row["updated_at"],
+    )
+
+
+def _version(row: Mapping[str, Any]) -> Version:
+    return Version(
+        version_id=row["version_id"],
+        sequence=row["sequence"],
+        state=row["state"],
+        sha256=bytes(row["sha256"]).hex(),
+        size_bytes=row["size_bytes"],
+        filename=row["filename"],
+        mime_type=row["mime_type"],
+        fingerprint=row["fingerprint"],
+        chunks=row["chunks"],
+        pages=row["pages"],
+        language=row["language"],
+        created_at=row["created_at"],
+    )
+
+
+def _not_retryable(job: Job) -> NotRetryable:
+    if job.status in ("failed", "cancelled"):
+        return NotRetryable(
+            f"document {job.document_id!r} of job {str(job.job_id)!r} was deleted; submit it again"
+        )
+    return NotRetryable(
+        f"job {str(job.job_id)!r} is {job.status}: only failed and cancelled jobs are run again"
     )
 
 

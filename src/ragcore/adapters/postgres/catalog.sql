@@ -1,54 +1,74 @@
+-- name: lock_submitted
+-- In order of their numbers, as every writer that locks several.
+SELECT document_no
+FROM ragcore.documents
+WHERE (collection, document_id) IN (SELECT * FROM unnest(%(collections)s::text[], %(document_ids)s::text[]))
+ORDER BY document_no
+FOR UPDATE;
+
 -- name: current_version
--- The document and its version in place, with what decides whether a submission is a repeat.
-SELECT d.document_no, d.title, d.uri, d.metadata, d.last_sequence,
-       v.version_id, v.sequence, v.sha256, v.fingerprint,
-       v.chunks, v.pages, v.language
+-- A locked document and its version in place, with what decides whether a submission is a repeat.
+SELECT d.document_no, d.title, d.uri, d.metadata, d.expires_at, d.last_sequence, now() AS sent_at,
+       v.version_id, v.sequence, v.sha256, v.fingerprint, v.chunks, v.pages, v.language
 FROM ragcore.documents d
 JOIN ragcore.versions v ON v.version_id = d.version_id
-WHERE d.collection = %(collection)s AND d.document_id = %(document_id)s
-FOR UPDATE OF d;
+WHERE d.collection = %(collection)s AND d.document_id = %(document_id)s;
 
--- name: idempotent_job
-INSERT INTO ragcore.idempotency_keys AS k (scope, key, body_hash, job_id)
-VALUES (%(scope)s, %(key)s, %(body_hash)s, %(job_id)s)
+-- name: idempotent_jobs
+INSERT INTO ragcore.idempotency_keys AS k (scope, key, body_hash, job_ids)
+VALUES (%(scope)s, %(key)s, %(body_hash)s, %(job_ids)s)
 ON CONFLICT (scope, key) DO UPDATE SET
     body_hash  = CASE WHEN k.created_at < now() - interval '24 hours'
                       THEN excluded.body_hash ELSE k.body_hash END,
-    job_id     = CASE WHEN k.created_at < now() - interval '24 hours'
-                      THEN excluded.job_id ELSE k.job_id END,
+    job_ids    = CASE WHEN k.created_at < now() - interval '24 hours'
+                      THEN excluded.job_ids ELSE k.job_ids END,
     created_at = CASE WHEN k.created_at < now() - interval '24 hours'
                       THEN excluded.created_at ELSE k.created_at END
-RETURNING job_id, body_hash;
+RETURNING job_ids, body_hash;
+
+-- name: use_key_anew
+UPDATE ragcore.idempotency_keys
+SET body_hash = %(body_hash)s, job_ids = %(job_ids)s, created_at = now()
+WHERE scope = %(scope)s AND key = %(key)s;
 
 -- name: upsert_document
-INSERT INTO ragcore.documents AS d (collection, document_id, uri, last_sequence)
-VALUES (%(collection)s, %(document_id)s, %(uri)s, 1)
+INSERT INTO ragcore.documents AS d (collection, document_id, uri, expires_at, last_sequence)
+VALUES (%(collection)s, %(document_id)s, %(uri)s, %(expires_at)s, 1)
 ON CONFLICT (collection, document_id) DO UPDATE SET last_sequence = d.last_sequence + 1
 RETURNING document_no, last_sequence;
 
 -- name: insert_version
 INSERT INTO ragcore.versions (version_id, document_no, sequence, sha256, size_bytes, filename,
-                              mime_type, fingerprint, title, uri, metadata)
+                              mime_type, fingerprint, title, uri, metadata, expires_at)
 VALUES (%(version_id)s, %(document_no)s, %(sequence)s, %(sha256)s, %(size_bytes)s, %(filename)s,
-        %(mime_type)s, %(fingerprint)s, %(title)s, %(uri)s, %(metadata)s);
+        %(mime_type)s, %(fingerprint)s, %(title)s, %(uri)s, %(metadata)s, %(expires_at)s);
 
 -- name: insert_job
-INSERT INTO ragcore.jobs (job_id, collection, document_id, document_no, version_id, priority)
-VALUES (%(job_id)s, %(collection)s, %(document_id)s, %(document_no)s, %(version_id)s, %(priority)s)
+-- By the clock: jobs of one transaction keep their order.
+INSERT INTO ragcore.jobs (job_id, collection, document_id, document_no, version_id, priority,
+                          submitted_by, request_id, created_at)
+VALUES (%(job_id)s, %(collection)s, %(document_id)s, %(document_no)s, %(version_id)s, %(priority)s,
+        %(submitted_by)s, %(request_id)s, clock_timestamp())
 RETURNING *;
 
 -- name: insert_settled_job
 INSERT INTO ragcore.jobs (job_id, collection, document_id, document_no, version_id, priority,
+                          submitted_by, request_id, created_at,
                           status, outcome, progress, chunks, pages, language, started_at, finished_at)
 VALUES (%(job_id)s, %(collection)s, %(document_id)s, %(document_no)s, %(version_id)s, %(priority)s,
-        'succeeded', %(outcome)s, 1, %(chunks)s, %(pages)s, %(language)s, now(), now())
+        %(submitted_by)s, %(request_id)s, clock_timestamp(),
+        'succeeded', %(outcome)s, 1, %(chunks)s, %(pages)s, %(language)s, clock_timestamp(), clock_timestamp())
 RETURNING *;
+
+-- name: insert_callback
+INSERT INTO ragcore.callbacks (job_id, url) VALUES (%(job_id)s, %(url)s);
 
 -- name: redescribe_document
 UPDATE ragcore.documents
 SET title = coalesce(%(title)s, title),
     uri = coalesce(%(uri)s, uri),
     metadata = coalesce(%(metadata)s, metadata),
+    expires_at = %(expires_at)s,
     updated_at = now()
 WHERE document_no = %(document_no)s;
 
@@ -78,7 +98,8 @@ WHERE job_id = %(job_id)s AND lease_token = %(token)s AND status = 'running';
 
 -- name: release_expired
 UPDATE ragcore.jobs
-SET status = 'queued', lease_owner = NULL, lease_token = NULL, lease_until = NULL
+SET status = 'queued', crashes = crashes + 1, run_after = now(),
+    lease_owner = NULL, lease_token = NULL, lease_until = NULL
 WHERE job_id IN (
     SELECT job_id FROM ragcore.jobs
     WHERE status = 'running' AND lease_until < now()
@@ -93,12 +114,16 @@ ORDER BY priority DESC, created_at
 LIMIT %(limit)s;
 
 -- name: lock_document
-SELECT d.document_no, d.version_id, d.title, d.uri, d.metadata, v.sequence, v.sha256, v.fingerprint,
-       v.chunks, v.pages, v.language
+SELECT FROM ragcore.documents WHERE document_no = %(document_no)s FOR UPDATE;
+
+-- name: locked_document
+-- Apart from the lock: whoever waits for a lock in the same statement sees the new document joined
+-- with the old version.
+SELECT d.document_no, d.version_id, d.title, d.uri, d.metadata, d.expires_at,
+       v.sequence, v.sha256, v.fingerprint, v.chunks, v.pages, v.language
 FROM ragcore.documents d
 LEFT JOIN ragcore.versions v ON v.version_id = d.version_id
-WHERE d.document_no = %(document_no)s
-FOR UPDATE OF d;
+WHERE d.document_no = %(document_no)s;
 
 -- name: finish
 -- The fence: a worker that lost its lease updates no row and must not write anything else.
@@ -110,7 +135,7 @@ SET status = 'succeeded', outcome = %(outcome)s, stage = NULL, progress = 1,
 WHERE job_id = %(job_id)s AND lease_token = %(token)s AND status = 'running';
 
 -- name: version_of_lease
-SELECT sha256, fingerprint, title, uri, metadata
+SELECT sha256, fingerprint, title, uri, metadata, expires_at, created_at AS sent_at
 FROM ragcore.versions WHERE version_id = %(version_id)s;
 
 -- name: retire_version
@@ -118,8 +143,8 @@ UPDATE ragcore.versions SET state = %(state)s WHERE version_id = %(version_id)s;
 
 -- name: promote_version
 UPDATE ragcore.versions
-SET state = 'current', fingerprint = coalesce(%(fingerprint)s, fingerprint), chunks = %(chunks)s, pages = %(pages)s, language = %(language)s,
-    report = %(report)s, mime_type = %(mime_type)s
+SET state = 'current', fingerprint = coalesce(%(fingerprint)s, fingerprint), chunks = %(chunks)s,
+    pages = %(pages)s, language = %(language)s, report = %(report)s, mime_type = %(mime_type)s
 WHERE version_id = %(version_id)s;
 
 -- name: promote_document
@@ -131,6 +156,7 @@ SET version_id = %(version_id)s,
     mime_type = %(mime_type)s,
     language = %(language)s,
     extracted = %(extracted)s,
+    expires_at = %(expires_at)s,
     updated_at = now()
 WHERE document_no = %(document_no)s;
 
@@ -173,16 +199,84 @@ SET status = 'queued', error = %(error)s, stage = NULL, progress = 0, run_after 
     lease_owner = NULL, lease_token = NULL, lease_until = NULL
 WHERE job_id = %(job_id)s AND lease_token = %(token)s AND status = 'running';
 
+-- name: give_back
+UPDATE ragcore.jobs
+SET status = 'queued', attempts = attempts - 1, stage = NULL, progress = 0, run_after = now(),
+    lease_owner = NULL, lease_token = NULL, lease_until = NULL
+WHERE job_id = %(job_id)s AND lease_token = %(token)s AND status = 'running';
+
+-- name: survived
+UPDATE ragcore.jobs SET crashes = crashes - 1
+WHERE job_id = %(job_id)s AND crashes > 0 AND status IN ('queued', 'running');
+
+-- name: lock_documents_of_jobs
+SELECT document_no
+FROM ragcore.documents
+WHERE document_no IN (SELECT document_no FROM ragcore.jobs WHERE job_id = ANY(%(job_ids)s))
+ORDER BY document_no
+FOR UPDATE;
+
+-- name: run_again_superseded
+-- Something newer is in place: the files may be gone, and the job could only end so.
+WITH done AS (
+    UPDATE ragcore.jobs j
+    SET status = 'succeeded', outcome = 'superseded', error = NULL, finished_at = now()
+    FROM ragcore.versions v, ragcore.documents d, ragcore.versions c
+    WHERE j.job_id = ANY(%(job_ids)s) AND j.status = ANY(%(statuses)s)
+      AND v.version_id = j.version_id AND d.document_no = j.document_no
+      AND c.version_id = d.version_id AND c.sequence > v.sequence
+    RETURNING j.*
+), dropped AS (
+    UPDATE ragcore.versions v SET state = 'superseded' FROM done WHERE v.version_id = done.version_id
+)
+SELECT * FROM done;
+
+-- name: run_again
+WITH again AS (
+    UPDATE ragcore.jobs
+    SET status = 'queued', stage = NULL, progress = 0, error = NULL, attempts = 0, crashes = 0,
+        run_after = now(), started_at = NULL, finished_at = NULL
+    WHERE job_id = ANY(%(job_ids)s) AND status = ANY(%(statuses)s)
+      AND version_id IS NOT NULL AND document_no IS NOT NULL
+    RETURNING *
+), revived AS (
+    UPDATE ragcore.versions v SET state = 'pending' FROM again WHERE v.version_id = again.version_id
+)
+SELECT * FROM again;
+
+-- name: owe_callbacks_again
+UPDATE ragcore.callbacks
+SET settled_at = NULL, attempts = 0, run_after = now(), error = NULL
+WHERE job_id = ANY(%(job_ids)s);
+
+-- name: failed_jobs
+SELECT job_id FROM ragcore.jobs
+WHERE status = 'failed' AND version_id IS NOT NULL AND document_no IS NOT NULL
+  AND (%(collections)s::text[] IS NULL OR collection = ANY(%(collections)s))
+  AND (%(document_id)s::text IS NULL OR document_id = %(document_id)s)
+  AND (%(code)s::text IS NULL OR error ->> 'code' = %(code)s)
+ORDER BY created_at, job_id
+LIMIT %(limit)s;
+
 -- name: job
 SELECT * FROM ragcore.jobs WHERE job_id = %(job_id)s;
 
+-- name: jobs_by_id
+SELECT * FROM ragcore.jobs WHERE job_id = ANY(%(job_ids)s);
+
 -- name: jobs
+-- {condition} holds only what is asked for, so that the index that serves it best is used.
 SELECT * FROM ragcore.jobs
-WHERE (%(collection)s::text IS NULL OR collection = %(collection)s)
-  AND (%(document_id)s::text IS NULL OR document_id = %(document_id)s)
-  AND (%(status)s::text IS NULL OR status = %(status)s)
-ORDER BY created_at DESC
+WHERE {condition}
+ORDER BY created_at DESC, job_id
 LIMIT %(limit)s;
+
+-- name: queue_state
+SELECT status, count(*) AS jobs,
+       (SELECT coalesce(extract(epoch FROM now() - min(run_after)), 0)::float8
+        FROM ragcore.jobs WHERE status = 'queued' AND run_after <= now()) AS oldest
+FROM ragcore.jobs
+GROUP BY status;
 
 -- name: document
 SELECT d.*, coalesce(v.chunks, 0) AS chunks, v.pages
@@ -206,6 +300,69 @@ WHERE d.collection = %(collection)s
 ORDER BY d.document_id
 LIMIT %(limit)s;
 
+-- name: document_by_uri
+-- One that answers before one that does not, then the newest.
+SELECT d.*, coalesce(v.chunks, 0) AS chunks, v.pages
+FROM ragcore.documents d
+LEFT JOIN ragcore.versions v ON v.version_id = d.version_id
+WHERE d.collection = %(collection)s AND d.uri = %(uri)s
+ORDER BY d.version_id IS NULL, d.document_no DESC
+LIMIT 1;
+
+-- name: versions
+SELECT v.version_id, v.sequence, v.state, v.sha256, v.size_bytes, v.filename, v.mime_type,
+       v.fingerprint, v.chunks, v.pages, v.language, v.created_at
+FROM ragcore.documents d
+LEFT JOIN ragcore.versions v USING (document_no)
+WHERE d.collection = %(collection)s AND d.document_id = %(document_id)s
+ORDER BY v.sequence DESC;
+
+-- name: matching
+SELECT document_id FROM (
+    (SELECT d.document_id
+     FROM ragcore.documents d
+     WHERE d.collection = %(collection)s AND d.version_id IS NOT NULL
+       AND (%(after)s::text IS NULL OR d.document_id > %(after)s)
+       AND {filter}
+     ORDER BY d.document_id
+     LIMIT %(limit)s)
+    UNION ALL
+    (SELECT d.document_id
+     FROM (
+         SELECT n.document_id, v.title, v.mime_type, n.language, n.created_at, n.extracted,
+                coalesce(v.metadata, n.metadata) AS metadata
+         FROM ragcore.documents n
+         LEFT JOIN LATERAL (
+             SELECT * FROM ragcore.versions v
+             WHERE v.document_no = n.document_no
+             ORDER BY v.sequence DESC
+             LIMIT 1
+         ) v ON true
+         WHERE n.collection = %(collection)s AND n.version_id IS NULL
+           AND (%(after)s::text IS NULL OR n.document_id > %(after)s)
+     ) d
+     WHERE {filter}
+     ORDER BY d.document_id
+     LIMIT %(limit)s)
+) found
+ORDER BY document_id
+LIMIT %(limit)s;
+
+-- name: expired
+SELECT d.collection, d.document_id
+FROM ragcore.documents d
+WHERE {expired}
+ORDER BY d.expires_at
+LIMIT %(limit)s;
+
+-- name: is_expired
+-- Sent anew since, or with a later date: what is on its way decides.
+d.expires_at <= now() AND NOT EXISTS (
+    SELECT FROM ragcore.versions p
+    WHERE p.document_no = d.document_no AND p.state = 'pending'
+      AND CASE WHEN p.expires_at IS NULL THEN p.created_at >= d.expires_at ELSE p.expires_at > now() END
+);
+
 -- name: reading_report
 SELECT v.report
 FROM ragcore.documents d
@@ -214,7 +371,10 @@ WHERE d.collection = %(collection)s AND d.document_id = %(document_id)s;
 
 -- name: update_document
 UPDATE ragcore.documents
-SET title = coalesce(%(title)s, title), metadata = coalesce(%(metadata)s, metadata), updated_at = now()
+SET title = coalesce(%(title)s, title),
+    metadata = coalesce(%(metadata)s, metadata),
+    expires_at = CASE WHEN %(never_expires)s THEN NULL ELSE coalesce(%(expires_at)s, expires_at) END,
+    updated_at = now()
 WHERE collection = %(collection)s AND document_id = %(document_id)s
 RETURNING document_no;
 
@@ -225,6 +385,12 @@ FROM ragcore.documents
 WHERE collection = %(collection)s AND document_id = ANY(%(document_ids)s)
 ORDER BY document_no
 FOR UPDATE;
+
+-- name: still_expired
+-- Of locked documents.
+SELECT d.document_no
+FROM ragcore.documents d
+WHERE d.document_no = ANY(%(document_nos)s) AND {expired};
 
 -- name: versions_of
 SELECT v.version_id

@@ -93,6 +93,48 @@ CREATE FUNCTION ragcore.words_of(text) RETURNS text
     LANGUAGE sql IMMUTABLE PARALLEL SAFE
     RETURN (SELECT CASE WHEN (cut.t ~ '[ёЁ̀-ͯᄀ-ᇿ゙゚­​﻿]'::text) THEN translate(NORMALIZE(cut.t, NFC), 'ёЁ́­​﻿'::text, 'еЕ'::text) ELSE cut.t END AS t FROM (SELECT CASE WHEN (octet_length($1) > 500000) THEN "left"($1, 250000) ELSE $1 END AS "case") cut(t));
 
+CREATE TABLE ragcore.api_keys (
+    key_id uuid DEFAULT gen_random_uuid() NOT NULL,
+    name text NOT NULL,
+    secret_hash bytea NOT NULL,
+    scopes text[] NOT NULL,
+    collections text[],
+    requests_per_minute integer,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone,
+    last_used_at timestamp with time zone,
+    revoked_at timestamp with time zone
+);
+
+CREATE TABLE ragcore.audit (
+    entry_no bigint NOT NULL,
+    at timestamp with time zone DEFAULT now() NOT NULL,
+    action text NOT NULL,
+    actor text NOT NULL,
+    collection text,
+    target text,
+    request_id text,
+    details jsonb DEFAULT '{}'::jsonb NOT NULL
+);
+
+ALTER TABLE ragcore.audit ALTER COLUMN entry_no ADD GENERATED ALWAYS AS IDENTITY (
+    SEQUENCE NAME ragcore.audit_entry_no_seq
+    START WITH 1
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1
+);
+
+CREATE TABLE ragcore.callbacks (
+    job_id uuid NOT NULL,
+    url text NOT NULL,
+    attempts integer DEFAULT 0 NOT NULL,
+    run_after timestamp with time zone DEFAULT now() NOT NULL,
+    settled_at timestamp with time zone,
+    error text
+);
+
 CREATE TABLE ragcore.chunk_counts (
     collection text NOT NULL,
     language text,
@@ -125,7 +167,8 @@ CREATE TABLE ragcore.documents (
     last_sequence bigint DEFAULT 0 NOT NULL,
     version_id uuid,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
-    updated_at timestamp with time zone DEFAULT now() NOT NULL
+    updated_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone
 );
 
 ALTER TABLE ragcore.documents ALTER COLUMN document_no ADD GENERATED ALWAYS AS IDENTITY (
@@ -148,8 +191,8 @@ CREATE TABLE ragcore.idempotency_keys (
     scope text NOT NULL,
     key text NOT NULL,
     body_hash bytea NOT NULL,
-    job_id uuid NOT NULL,
-    created_at timestamp with time zone DEFAULT now() NOT NULL
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    job_ids uuid[] NOT NULL
 );
 
 CREATE TABLE ragcore.jobs (
@@ -177,6 +220,9 @@ CREATE TABLE ragcore.jobs (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     started_at timestamp with time zone,
     finished_at timestamp with time zone,
+    crashes integer DEFAULT 0 NOT NULL,
+    submitted_by text,
+    request_id text,
     CONSTRAINT jobs_outcome_check CHECK ((outcome = ANY (ARRAY['created'::text, 'updated'::text, 'unchanged'::text, 'superseded'::text]))),
     CONSTRAINT jobs_status_check CHECK ((status = ANY (ARRAY['queued'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text])))
 );
@@ -205,8 +251,21 @@ CREATE TABLE ragcore.versions (
     language text,
     report jsonb,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
+    expires_at timestamp with time zone,
     CONSTRAINT versions_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'current'::text, 'replaced'::text, 'superseded'::text, 'failed'::text])))
 );
+
+ALTER TABLE ONLY ragcore.api_keys
+    ADD CONSTRAINT api_keys_pkey PRIMARY KEY (key_id);
+
+ALTER TABLE ONLY ragcore.api_keys
+    ADD CONSTRAINT api_keys_secret_hash_key UNIQUE (secret_hash);
+
+ALTER TABLE ONLY ragcore.audit
+    ADD CONSTRAINT audit_pkey PRIMARY KEY (entry_no);
+
+ALTER TABLE ONLY ragcore.callbacks
+    ADD CONSTRAINT callbacks_pkey PRIMARY KEY (job_id);
 
 ALTER TABLE ONLY ragcore.collections
     ADD CONSTRAINT collections_pkey PRIMARY KEY (name);
@@ -235,25 +294,44 @@ ALTER TABLE ONLY ragcore.versions
 ALTER TABLE ONLY ragcore.versions
     ADD CONSTRAINT versions_pkey PRIMARY KEY (version_id);
 
+CREATE INDEX audit_at ON ragcore.audit USING btree (at DESC);
+
+CREATE INDEX callbacks_due ON ragcore.callbacks USING btree (run_after) WHERE (settled_at IS NULL);
+
 CREATE INDEX chunk_counts_collection ON ragcore.chunk_counts USING btree (collection);
+
+CREATE INDEX documents_expiring ON ragcore.documents USING btree (expires_at) WHERE (expires_at IS NOT NULL);
 
 CREATE INDEX documents_extracted ON ragcore.documents USING gin (extracted jsonb_path_ops);
 
 CREATE INDEX documents_metadata ON ragcore.documents USING gin (metadata jsonb_path_ops);
 
+CREATE INDEX documents_pending ON ragcore.documents USING btree (collection, document_id) WHERE (version_id IS NULL);
+
 CREATE INDEX documents_uri ON ragcore.documents USING btree (collection, uri) WHERE (uri IS NOT NULL);
+
+CREATE INDEX idempotency_keys_age ON ragcore.idempotency_keys USING btree (created_at);
+
+CREATE INDEX jobs_collection ON ragcore.jobs USING btree (collection, created_at DESC, job_id);
 
 CREATE INDEX jobs_document ON ragcore.jobs USING btree (collection, document_id, created_at DESC);
 
 CREATE INDEX jobs_document_no ON ragcore.jobs USING btree (document_no);
 
-CREATE INDEX jobs_newest ON ragcore.jobs USING btree (created_at DESC);
+CREATE INDEX jobs_finished ON ragcore.jobs USING btree (finished_at) WHERE (finished_at IS NOT NULL);
+
+CREATE INDEX jobs_newest ON ragcore.jobs USING btree (created_at DESC, job_id);
 
 CREATE INDEX jobs_running ON ragcore.jobs USING btree (lease_until) WHERE (status = 'running'::text);
+
+CREATE INDEX jobs_status ON ragcore.jobs USING btree (status, created_at DESC, job_id);
 
 CREATE INDEX jobs_version ON ragcore.jobs USING btree (version_id);
 
 CREATE INDEX jobs_waiting ON ragcore.jobs USING btree (priority DESC, created_at) WHERE (status = 'queued'::text);
+
+ALTER TABLE ONLY ragcore.callbacks
+    ADD CONSTRAINT callbacks_job_id_fkey FOREIGN KEY (job_id) REFERENCES ragcore.jobs(job_id) ON DELETE CASCADE;
 
 ALTER TABLE ONLY ragcore.documents
     ADD CONSTRAINT documents_collection_fkey FOREIGN KEY (collection) REFERENCES ragcore.collections(name) ON DELETE CASCADE;

@@ -18,7 +18,7 @@ from ragcore.errors import (
     LeaseLost,
 )
 from ragcore.model import AllOf, Chunk, Condition, Filter, JobFailure, ReadingReport
-from ragcore.ports import Catalog, IndexedVersion, Lease, Submission
+from ragcore.ports import Catalog, Idempotency, IndexedVersion, Lease, Submission
 
 HOLD = timedelta(seconds=60)
 FAILURE = JobFailure("conversion_failed", "the parser crashed", retryable=False)
@@ -195,24 +195,55 @@ class CatalogContract:
     # --- idempotency -----------------------------------------------------------------------
 
     async def test_an_idempotency_key_gives_the_first_answer(self, catalog: Catalog) -> None:
-        first = await catalog.submit(submission("one", idempotency_key="k"))
-        again = await catalog.submit(submission("one", idempotency_key="k"))
+        key = Idempotency("k", b"body")
+        first = await catalog.submit(submission("one", callback_url="http://a"), idempotency=key)
+        again = await catalog.submit(submission("one", callback_url="http://a"), idempotency=key)
         assert again.job.job_id == first.job.job_id
         assert not again.needs_blob
 
     async def test_an_idempotency_key_with_another_body_conflicts(self, catalog: Catalog) -> None:
-        await catalog.submit(submission("one", idempotency_key="k"))
+        await catalog.submit(submission("one"), idempotency=Idempotency("k", b"body"))
         with pytest.raises(IdempotencyConflict, match="'k'"):
-            await catalog.submit(submission("two", idempotency_key="k"))
+            await catalog.submit(submission("one"), idempotency=Idempotency("k", b"other"))
 
     async def test_idempotency_keys_are_apart_by_scope(self, catalog: Catalog) -> None:
         first = await catalog.submit(
-            submission("one", idempotency_key="k", idempotency_scope="ann")
+            submission("one"), idempotency=Idempotency("k", b"one", scope="ann")
         )
         other = await catalog.submit(
-            submission("two", idempotency_key="k", idempotency_scope="bob")
+            submission("two"), idempotency=Idempotency("k", b"two", scope="bob")
         )
         assert first.job.job_id != other.job.job_id
+
+    async def test_one_key_covers_all_documents_of_a_request(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("old", document_id="old"), "old")
+        names = ("new", "old", "more")
+        request = [submission(name, document_id=name) for name in names]
+        key = Idempotency("k", b"body")
+        first = await catalog.submit_all(request, idempotency=key)
+        assert [each.job.document_id for each in first] == list(names)
+        assert [each.needs_blob for each in first] == [True, False, True]
+        again = await catalog.submit_all(
+            [submission(name, document_id=name) for name in names], idempotency=key
+        )
+        assert [each.job for each in again] == [each.job for each in first]
+        assert not any(each.needs_blob for each in again)
+
+    async def test_documents_of_a_request_are_recorded_all_or_none(self, catalog: Catalog) -> None:
+        request = [submission("one"), submission("two", collection="nowhere")]
+        key = Idempotency("k", b"body")
+        with pytest.raises(CollectionNotFound):
+            await catalog.submit_all(request, idempotency=key)
+        assert await catalog.jobs() == []
+        assert (await catalog.submit_all(request[:1], idempotency=key))[0].needs_blob
+
+    async def test_the_same_document_twice_in_a_request_is_two_versions(
+        self, catalog: Catalog
+    ) -> None:
+        first, second = await catalog.submit_all([submission("one"), submission("two")])
+        assert [v.sequence for v in await catalog.versions("default", "a")] == [2, 1]
+        await catalog.put_in_place(await claimed(catalog, second.job.job_id), indexed("two"))
+        assert (await catalog.job(first.job.job_id)).outcome == "superseded"
 
     # --- leases ----------------------------------------------------------------------------
 
@@ -293,7 +324,7 @@ class CatalogContract:
         assert [j.document_id for j in await catalog.jobs()] == ["b", "a"]
         assert [j.document_id for j in await catalog.jobs(status="queued")] == ["b"]
         assert [j.document_id for j in await catalog.jobs(document_id="a")] == ["a"]
-        assert await catalog.jobs(collection="other") == []
+        assert await catalog.jobs(collections={"other"}) == []
         with pytest.raises(JobNotFound):
             await catalog.job(uuid4())
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from typing import Any, get_args
 from uuid import UUID, uuid4
 
 from ragcore.errors import (
@@ -12,6 +12,7 @@ from ragcore.errors import (
     IdempotencyConflict,
     JobNotFound,
     LeaseLost,
+    NotRetryable,
 )
 from ragcore.model import (
     DeletionReceipt,
@@ -22,10 +23,13 @@ from ragcore.model import (
     JobStatus,
     Metadata,
     Outcome,
+    QueueState,
     ReadingReport,
     Stage,
+    Version,
+    VersionState,
 )
-from ragcore.ports import IndexedVersion, Lease, Settled, Submission, Submitted
+from ragcore.ports import Idempotency, IndexedVersion, Lease, Settled, Submission, Submitted
 from ragcore.steps import filtering
 
 
@@ -33,8 +37,9 @@ from ragcore.steps import filtering
 class _Version:
     submission: Submission
     sequence: int
-    state: str = "pending"
+    state: VersionState = "pending"
     indexed: IndexedVersion | None = None
+    created_at: datetime = field(default_factory=lambda: _now())
 
 
 @dataclass(slots=True)
@@ -59,11 +64,33 @@ class _Task:
     job: Job
     version_id: UUID
     document_no: int
-    priority: int
+    submission: Submission
     number: int
     run_after: datetime
+    crashes: int = 0
     token: UUID | None = None
     lease_until: datetime | None = None
+    callback: "_Callback | None" = None
+
+
+@dataclass(slots=True)
+class _Callback:
+    """What is owed to somebody when the job has finished."""
+
+    url: str
+    run_after: datetime
+    attempts: int = 0
+    error: str | None = None
+    is_settled: bool = False
+
+
+@dataclass(slots=True)
+class _Key:
+    """An idempotency key and what it stands for."""
+
+    body_hash: bytes
+    job_ids: Sequence[UUID]
+    created_at: datetime
 
 
 class MemoryCatalog:
@@ -73,27 +100,33 @@ class MemoryCatalog:
         self._collections = set(collections)
         self._entries: dict[tuple[str, str], _Entry] = {}
         self._tasks: dict[UUID, _Task] = {}
-        self._keys: dict[tuple[str, str], tuple[bytes, UUID]] = {}
+        self._keys: dict[tuple[str, str], _Key] = {}
         self._numbers = 0
 
     async def settle_unchanged(self, submission: Submission) -> Job | None:
-        return None if submission.idempotency_key is not None else self._settle(submission)
+        return self._settle(submission)
 
-    async def submit(self, submission: Submission) -> Submitted:
-        if submission.collection not in self._collections:
-            raise CollectionNotFound(f"there is no collection {submission.collection!r}")
-        key = (submission.idempotency_scope, submission.idempotency_key or "")
-        body_hash = submission.body_hash or submission.sha256
-        if submission.idempotency_key is not None and key in self._keys:
-            known, job_id = self._keys[key]
-            if known != body_hash:
-                raise IdempotencyConflict(f"the key {key[1]!r} was used with another body")
-            return Submitted(self._tasks[job_id].job, needs_blob=False)
-        settled = self._settle(submission)
-        job = settled or self._enqueue(submission)
-        if submission.idempotency_key is not None:
-            self._keys[key] = (body_hash, job.job_id)
-        return Submitted(job, needs_blob=settled is None)
+    async def submit(
+        self, submission: Submission, *, idempotency: Idempotency | None = None
+    ) -> Submitted:
+        (submitted,) = await self.submit_all([submission], idempotency=idempotency)
+        return submitted
+
+    async def submit_all(
+        self, submissions: Sequence[Submission], *, idempotency: Idempotency | None = None
+    ) -> Sequence[Submitted]:
+        for submission in submissions:
+            if submission.collection not in self._collections:
+                raise CollectionNotFound(f"there is no collection {submission.collection!r}")
+        first = self._first_answer(idempotency)
+        if first:
+            return [Submitted(job, needs_blob=False) for job in first]
+        submitted = [self._submit(submission) for submission in submissions]
+        if idempotency is not None:
+            made = [each.job.job_id for each in submitted]
+            key = (idempotency.scope, idempotency.key)
+            self._keys[key] = _Key(idempotency.body_hash, made, _now())
+        return submitted
 
     async def claim(
         self, *, owner: str, lease: timedelta, job_id: UUID | None = None
@@ -123,6 +156,7 @@ class MemoryCatalog:
             sequence=version.sequence,
             filename=version.submission.filename,
             mime_type=version.submission.mime_type,
+            crashes=task.crashes,
         )
 
     async def renew(
@@ -143,7 +177,7 @@ class MemoryCatalog:
             return self._drop(task, entry, "superseded")
         if not _same(current.submission, mine.submission):
             return None
-        described = _describe(entry, mine.submission)
+        described = _describe(entry, mine.submission, sent_at=mine.created_at)
         return self._drop(task, entry, "updated" if described else "unchanged")
 
     async def put_in_place(self, lease: Lease, version: IndexedVersion) -> Settled:
@@ -170,6 +204,7 @@ class MemoryCatalog:
             extracted=version.extracted,
             chunks=len(version.chunks),
             pages=version.report.pages,
+            expires_at=_expiry(entry, given, sent_at=mine.created_at),
             updated_at=_now(),
         )
         outcome: Outcome = "created" if current is None else "updated"
@@ -182,16 +217,60 @@ class MemoryCatalog:
             retired.append(current.submission.version_id)
         return Settled(outcome, tuple(retired))
 
+    async def give_back(self, lease: Lease) -> None:
+        task = self._held(lease)
+        task.token = task.lease_until = None
+        task.run_after = _now()
+        task.job = replace(
+            task.job, status="queued", attempts=task.job.attempts - 1, stage=None, progress=0.0
+        )
+
+    async def survived(self, lease: Lease) -> None:
+        task = self._tasks.get(lease.job.job_id)
+        if task is not None and not task.job.is_finished:
+            task.crashes = max(task.crashes - 1, 0)
+
     async def cancel(self, job_id: UUID) -> Job:
         task = self._task(job_id)
         if not task.job.is_finished:
             self._cancel(task)
         return task.job
 
+    async def run_again(self, job_id: UUID) -> Job:
+        task = self._task(job_id)
+        if task.job.status not in ("failed", "cancelled"):
+            raise NotRetryable(f"job {str(job_id)!r} is {task.job.status}")
+        entry = self._entry_of(task)
+        if entry is None:
+            raise NotRetryable(f"document {task.job.document_id!r} was deleted; submit it again")
+        self._run_again(task, entry)
+        return task.job
+
+    async def run_failed_again(
+        self,
+        *,
+        collections: Set[str] | None = None,
+        document_id: str | None = None,
+        code: str | None = None,
+        limit: int = 1000,
+    ) -> Sequence[Job]:
+        found = [
+            (task, entry)
+            for task in sorted(self._tasks.values(), key=lambda task: task.number)
+            if (entry := self._entry_of(task)) is not None
+            and _is_asked_for(task.job, collections, document_id, "failed")
+            and (code is None or (task.job.error is not None and task.job.error.code == code))
+        ]
+        for task, entry in found[:limit]:
+            self._run_again(task, entry)
+        return [task.job for task, _ in found[:limit]]
+
     async def release_expired(self) -> Sequence[Job]:
         expired = [t for t in self._tasks.values() if _is_expired(t)]
         for task in expired:
             task.token = task.lease_until = None
+            task.crashes += 1
+            task.run_after = _now()
             task.job = replace(task.job, status="queued")
         return [task.job for task in expired]
 
@@ -218,20 +297,28 @@ class MemoryCatalog:
     async def jobs(
         self,
         *,
-        collection: str | None = None,
+        collections: Set[str] | None = None,
         document_id: str | None = None,
         status: JobStatus | None = None,
         limit: int = 50,
+        after: UUID | None = None,
     ) -> Sequence[Job]:
         newest = sorted(self._tasks.values(), key=lambda task: -task.number)
+        last = None if after is None else self._task(after).number
         found = [
             task.job
             for task in newest
-            if collection in (None, task.job.collection)
-            and document_id in (None, task.job.document_id)
-            and status in (None, task.job.status)
+            if _is_asked_for(task.job, collections, document_id, status)
+            and (last is None or task.number < last)
         ]
         return found[:limit]
+
+    async def queue_state(self) -> QueueState:
+        jobs = dict.fromkeys(get_args(JobStatus), 0)
+        for task in self._tasks.values():
+            jobs[task.job.status] += 1
+        ages = [(_now() - task.run_after).total_seconds() for task in self._waiting()]
+        return QueueState(jobs, max(ages, default=0.0))
 
     async def document(self, collection: str, document_id: str) -> Document:
         return self._entry(collection, document_id).document
@@ -256,6 +343,37 @@ class MemoryCatalog:
         ]
         return found[:limit]
 
+    async def document_by_uri(self, collection: str, uri: str) -> Document:
+        found = [
+            entry
+            for entry in self._entries.values()
+            if (entry.document.collection, entry.document.uri) == (collection, uri)
+        ]
+        if not found:
+            raise DocumentNotFound(f"no document in collection {collection!r} came from {uri!r}")
+        return max(found, key=lambda entry: (entry.current is not None, entry.number)).document
+
+    async def versions(self, collection: str, document_id: str) -> Sequence[Version]:
+        versions = self._entry(collection, document_id).versions.values()
+        return [_told(version) for version in sorted(versions, key=lambda v: -v.sequence)]
+
+    async def matching(
+        self, collection: str, filters: Filter, *, limit: int = 1000, after: str | None = None
+    ) -> Sequence[str]:
+        found = [
+            document_id
+            for (name, document_id), entry in sorted(self._entries.items())
+            if name == collection
+            and (after is None or document_id > after)
+            and filtering.matches(filters, filtering.fields_of(_as_submitted(entry)))
+        ]
+        return found[:limit]
+
+    async def expired(self, *, limit: int = 100) -> Sequence[tuple[str, str]]:
+        expired = [entry for entry in self._entries.values() if _has_expired(entry)]
+        expired.sort(key=lambda entry: entry.document.expires_at or _now())
+        return [(e.document.collection, e.document.document_id) for e in expired[:limit]]
+
     async def reading_report(self, collection: str, document_id: str) -> ReadingReport:
         current = self._entry(collection, document_id).current
         if current is None or current.indexed is None:
@@ -269,16 +387,26 @@ class MemoryCatalog:
         *,
         title: str | None = None,
         metadata: Metadata | None = None,
+        expires_at: datetime | None = None,
+        never_expires: bool = False,
     ) -> Document:
         entry = self._entry(collection, document_id)
-        given: dict[str, Any] = {"title": title, "metadata": metadata}
-        entry.document = replace(
-            entry.document, **{name: v for name, v in given.items() if v is not None}
-        )
+        given: dict[str, Any] = {"title": title, "metadata": metadata, "expires_at": expires_at}
+        changed = {name: value for name, value in given.items() if value is not None}
+        if never_expires:
+            changed["expires_at"] = None
+        entry.document = replace(entry.document, **changed, updated_at=_now())
         return entry.document
 
-    async def forget(self, collection: str, document_ids: Sequence[str]) -> DeletionReceipt:
-        found = [d for d in document_ids if (collection, d) in self._entries]
+    async def forget(
+        self, collection: str, document_ids: Sequence[str], *, only_expired: bool = False
+    ) -> DeletionReceipt:
+        found = [
+            document_id
+            for document_id in dict.fromkeys(document_ids)
+            if (entry := self._entries.get((collection, document_id))) is not None
+            and (not only_expired or _has_expired(entry))
+        ]
         chunks = versions = 0
         for document_id in found:
             entry = self._entries.pop((collection, document_id))
@@ -303,21 +431,43 @@ class MemoryCatalog:
 
     # --- parts -----------------------------------------------------------------------------
 
+    def _first_answer(self, idempotency: Idempotency | None) -> Sequence[Job]:
+        if idempotency is None:
+            return ()
+        key = self._keys.get((idempotency.scope, idempotency.key))
+        if key is None or key.created_at < _now() - timedelta(hours=24):
+            return ()
+        if not all(job_id in self._tasks for job_id in key.job_ids):
+            return ()
+        if key.body_hash != idempotency.body_hash:
+            raise IdempotencyConflict(f"the key {idempotency.key!r} was used with another body")
+        return [self._tasks[job_id].job for job_id in key.job_ids]
+
+    def _submit(self, submission: Submission) -> Submitted:
+        settled = self._settle(submission)
+        return Submitted(settled or self._enqueue(submission), needs_blob=settled is None)
+
     def _settle(self, submission: Submission) -> Job | None:
         entry = self._entries.get((submission.collection, submission.document_id))
         if entry is None or (current := entry.current) is None:
             return None
         if not _same(current.submission, submission) or entry.last_sequence != current.sequence:
             return None
-        outcome: Outcome = "updated" if _describe(entry, submission) else "unchanged"
+        is_news = _describe(entry, submission, sent_at=_now())
         task = self._add_task(entry, submission, current.submission.version_id)
-        self._finish(task, outcome, entry)
+        self._finish(task, "updated" if is_news else "unchanged", entry)
         return task.job
 
     def _enqueue(self, submission: Submission) -> Job:
         key = (submission.collection, submission.document_id)
         if key not in self._entries:
-            document = Document(*key, uri=submission.uri, created_at=_now(), updated_at=_now())
+            document = Document(
+                *key,
+                uri=submission.uri,
+                expires_at=submission.expires_at,
+                created_at=_now(),
+                updated_at=_now(),
+            )
             self._entries[key] = _Entry(self._next_number(), document)
         entry = self._entries[key]
         entry.last_sequence += 1
@@ -328,11 +478,38 @@ class MemoryCatalog:
         job = Job(
             uuid4(), submission.collection, submission.document_id, "queued", created_at=_now()
         )
-        task = _Task(
-            job, version_id, entry.number, submission.priority, self._next_number(), _now()
-        )
+        task = _Task(job, version_id, entry.number, submission, self._next_number(), _now())
+        if submission.callback_url is not None:
+            task.callback = _Callback(submission.callback_url, _now())
         self._tasks[job.job_id] = task
         return task
+
+    def _run_again(self, task: _Task, entry: _Entry) -> None:
+        version, current = entry.versions[task.version_id], entry.current
+        if current is not None and current.sequence > version.sequence:
+            version.state = "superseded"
+            task.job = replace(
+                task.job,
+                status="succeeded",
+                outcome="superseded",
+                error=None,
+                finished_at=_now(),
+            )
+        else:
+            version.state = "pending"
+            task.crashes, task.run_after = 0, _now()
+            task.job = replace(
+                task.job,
+                status="queued",
+                stage=None,
+                progress=0.0,
+                error=None,
+                attempts=0,
+                started_at=None,
+                finished_at=None,
+            )
+        if task.callback is not None:
+            task.callback = _Callback(task.callback.url, _now())
 
     def _finish(self, task: _Task, outcome: Outcome, entry: _Entry) -> None:
         task.token = task.lease_until = None
@@ -375,7 +552,7 @@ class MemoryCatalog:
     def _waiting(self) -> list[_Task]:
         now = _now()
         ready = [t for t in self._tasks.values() if t.job.status == "queued" and t.run_after <= now]
-        return sorted(ready, key=lambda task: (-task.priority, task.number))
+        return sorted(ready, key=lambda task: (-task.submission.priority, task.number))
 
     def _held(self, lease: Lease) -> _Task:
         task = self._tasks[lease.job.job_id]
@@ -405,16 +582,74 @@ class MemoryCatalog:
         return self._numbers
 
 
-def _describe(entry: _Entry, given: Submission) -> bool:
-    """Put title, URI and metadata on the document; tell whether that changed anything."""
+def _describe(entry: _Entry, given: Submission, *, sent_at: datetime) -> bool:
+    """Put title, URI, metadata and expiry on the document; tell whether that changed anything."""
     before = entry.document
     entry.document = replace(
         before,
         title=given.title or before.title,
         uri=given.uri or before.uri,
         metadata=before.metadata if given.metadata is None else given.metadata,
+        expires_at=_expiry(entry, given, sent_at=sent_at),
     )
     return entry.document != before
+
+
+def _expiry(entry: _Entry, given: Submission, *, sent_at: datetime) -> datetime | None:
+    kept = entry.document.expires_at
+    if given.expires_at is not None:
+        return given.expires_at
+    return kept if kept is not None and kept > sent_at else None
+
+
+def _has_expired(entry: _Entry) -> bool:
+    expires_at = entry.document.expires_at
+    if expires_at is None or expires_at > _now():
+        return False
+    on_their_way = [v for v in entry.versions.values() if v.state == "pending"]
+    return not any(
+        v.created_at >= expires_at
+        if v.submission.expires_at is None
+        else v.submission.expires_at > _now()
+        for v in on_their_way
+    )
+
+
+def _as_submitted(entry: _Entry) -> Document:
+    """Describe a document that does not answer yet by its newest submission."""
+    if entry.current is not None or not entry.versions:
+        return entry.document
+    said = max(entry.versions.values(), key=lambda version: version.sequence).submission
+    metadata = entry.document.metadata if said.metadata is None else said.metadata
+    return replace(entry.document, title=said.title, mime_type=said.mime_type, metadata=metadata)
+
+
+def _is_asked_for(
+    job: Job, collections: Set[str] | None, document_id: str | None, status: JobStatus | None
+) -> bool:
+    return (
+        (collections is None or job.collection in collections)
+        and document_id in (None, job.document_id)
+        and status in (None, job.status)
+    )
+
+
+def _told(version: _Version) -> Version:
+    said, indexed = version.submission, version.indexed
+    return Version(
+        version_id=said.version_id,
+        sequence=version.sequence,
+        state=version.state,
+        sha256=said.sha256.hex(),
+        size_bytes=said.size_bytes,
+        filename=said.filename,
+        mime_type=said.mime_type if indexed is None else indexed.report.mime_type,
+        fingerprint=said.fingerprint,
+        chunks=None if indexed is None else len(indexed.chunks),
+        pages=None if indexed is None else indexed.report.pages,
+        language=None if indexed is None else indexed.language,
+        created_at=version.created_at,
+    )
 
 
 def _same(one: Submission, other: Submission) -> bool:

@@ -5,14 +5,24 @@ CREATE INDEX documents_expiring ON ragcore.documents (expires_at) WHERE expires_
 
 ALTER TABLE ragcore.versions ADD COLUMN expires_at timestamptz;  -- as submitted, like title and uri
 
+-- Documents that do not answer yet: looked for by name, and by what was submitted.
+CREATE INDEX documents_pending ON ragcore.documents (collection, document_id) WHERE version_id IS NULL;
+
 ALTER TABLE ragcore.jobs
+    ADD COLUMN crashes      integer NOT NULL DEFAULT 0,  -- workers that held it and were not heard of again
     ADD COLUMN submitted_by text,
     ADD COLUMN request_id   text;
 -- Lists go by time and tell equal times apart by id.
 DROP INDEX ragcore.jobs_newest;
 CREATE INDEX jobs_newest ON ragcore.jobs (created_at DESC, job_id);
+CREATE INDEX jobs_collection ON ragcore.jobs (collection, created_at DESC, job_id);
+CREATE INDEX jobs_status ON ragcore.jobs (status, created_at DESC, job_id);
 CREATE INDEX jobs_finished ON ragcore.jobs (finished_at) WHERE finished_at IS NOT NULL;
 
+-- A request of several files is one request, with one key.
+ALTER TABLE ragcore.idempotency_keys ADD COLUMN job_ids uuid[];
+UPDATE ragcore.idempotency_keys SET job_ids = ARRAY[job_id];
+ALTER TABLE ragcore.idempotency_keys ALTER COLUMN job_ids SET NOT NULL, DROP COLUMN job_id;
 CREATE INDEX idempotency_keys_age ON ragcore.idempotency_keys (created_at);
 
 -- Deliveries owed, recorded with the job: due when it has finished. They go with it.
