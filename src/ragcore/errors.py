@@ -1,14 +1,15 @@
 """Errors ragcore raises on purpose.
 
 RagError
-├── NotFound            CollectionNotFound, DocumentNotFound, JobNotFound, BlobNotFound, KeyNotFound
+├── NotFound            CollectionNotFound, DocumentNotFound, PageNotFound, JobNotFound,
+│                       BlobNotFound, KeyNotFound
 ├── Rejected            InvalidInput, InvalidFilter, UnsupportedFormat, DocumentTooLarge,
 │                       ForbiddenUrl, UnfitModel
 ├── AccessDenied        Unauthenticated, Forbidden
 ├── ConversionError     ConversionFailed, ConversionTimeout, PasswordRequired, NoTextFound
 ├── Conflict            CollectionMismatch, IdempotencyConflict, LeaseLost, NotRetryable
 ├── Unavailable         StoreUnavailable, BlobsUnavailable, QueueUnavailable, ModelUnavailable,
-│                       StorageFull, RateLimited
+│                       SourceUnavailable, StorageFull, RateLimited, Busy
 └── Unsupported         UnsupportedMachine, UnsupportedServer, MissingExtra, NotConfigured
 
 Every class has a public, stable `code` (listed in docs/reference/errors.md) and says whether the
@@ -44,6 +45,12 @@ class DocumentNotFound(NotFound):
     """No document of that id in that collection."""
 
     code = "document_not_found"
+
+
+class PageNotFound(NotFound):
+    """The document has no page of that number, or its format none that can be drawn."""
+
+    code = "page_not_found"
 
 
 class JobNotFound(NotFound):
@@ -228,6 +235,18 @@ class ModelUnavailable(Unavailable):
     """The embedding or language model did not answer."""
 
     code = "model_unavailable"
+
+
+class SourceUnavailable(Unavailable):
+    """The server that a URL points at is away, failed, or took too long."""
+
+    code = "source_unavailable"
+
+
+class Busy(Unavailable):
+    """As much of this as is done at once is under way already."""
+
+    code = "busy"
 
 
 class StorageFull(Unavailable):

@@ -17,6 +17,7 @@ from ragcore.flows.embedding import Embedding
 from ragcore.flows.forget import Forget, SweepOrphans
 from ragcore.flows.ingest import Ingest
 from ragcore.flows.keys import KeyRing
+from ragcore.flows.pages import DrawPage
 from ragcore.flows.search import Search
 from ragcore.flows.submit import Submit
 from ragcore.flows.work import Work
@@ -71,6 +72,7 @@ class Runtime:
     forget: Forget
     sweep_orphans: SweepOrphans
     search: Search
+    draw_page: DrawPage
     keys: KeyRing
     audit: Audit
     chunker: str
@@ -107,6 +109,7 @@ async def open_runtime(
     Unsupported or one of its children when this machine or the configuration lacks something,
     Unavailable when a server is away.
     """
+    from ragcore.adapters.docling.rendering import PageRenderer
     from ragcore.adapters.models.extractive import ExtractiveAnswerer
     from ragcore.adapters.postgres.audit import PostgresAudit
     from ragcore.adapters.postgres.cache import PostgresEmbeddingCache
@@ -188,6 +191,13 @@ async def open_runtime(
                 embedder=embedding,
                 candidates=settings.search.candidates,
                 merge_neighbours=settings.search.merge_neighbours,
+            ),
+            draw_page=DrawPage(
+                blobs=blobs,
+                renderer=PageRenderer(
+                    max_image_megapixels=settings.conversion.max_image_megapixels
+                ),
+                directory=directory,
             ),
             keys=keys,
             audit=PostgresAudit(pool),

@@ -95,19 +95,19 @@ def pdf_of_image(path: Path, target: Path) -> None:
     from PIL import Image, ImageOps, ImageSequence
 
     with Image.open(path) as image:
-        resolution = _resolution(image)
+        dots_per_inch = resolution(image)
         frames = [ImageOps.exif_transpose(f).convert("RGB") for f in ImageSequence.Iterator(image)]
     frames[0].save(
         target,
         format="PDF",
         save_all=True,
         append_images=frames[1:],
-        resolution=resolution,
+        resolution=dots_per_inch,
         quality=95,
     )
 
 
-def _resolution(image: "Image") -> float:
+def resolution(image: "Image") -> float:
     """Return the dots per inch that the picture claims, or that would make it a page's width."""
     claimed = float(image.info.get("dpi", (0, 0))[0])
     return claimed if 72 < claimed <= 1200 else max(72.0, image.width / _PAGE_WIDTH_INCHES)
