@@ -1,11 +1,15 @@
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
 import httpx
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse
+from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from ragcore_api.guard import LoopbackOnly, RequestIds
+from ragcore_api.guard import LoopbackOnly, RequestIds, SecurityHeaders
 
 
 async def _request_id(request: Request) -> PlainTextResponse:
@@ -42,6 +46,66 @@ async def test_other_names_are_refused(client: httpx.AsyncClient, host: str) -> 
 async def test_web_pages_of_other_sites_are_refused(client: httpx.AsyncClient, origin: str) -> None:
     answer = await client.get("/", headers={"Origin": origin})
     assert answer.status_code == 403
+
+
+async def test_other_names_and_pages_can_be_let_through() -> None:
+    app = Starlette(routes=[Route("/", _request_id)])
+    app.add_middleware(LoopbackOnly, hosts=["Rag.Local"], origins=["https://app.example"])
+    app.add_middleware(RequestIds)
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+    for headers, status in (
+        ({"Host": "rag.local:8700", "Origin": "http://RAG.local:8700"}, 200),
+        ({"Origin": "https://app.example"}, 200),
+        ({"Host": "app.example"}, 403),
+        ({"Origin": "https://app.example.evil.example"}, 403),
+        ({"Origin": "http://rag.local@evil.example"}, 403),
+    ):
+        assert (await client.get("/", headers=headers)).status_code == status, headers
+
+
+async def test_the_body_of_a_refused_request_is_not_waited_for(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/", headers={"Origin": "https://evil.example"}, content=b"x")
+    assert answer.headers["Connection"] == "close"
+
+
+async def test_answers_are_nothing_but_data_to_a_browser() -> None:
+    async def picture(_: Request) -> PlainTextResponse:
+        return PlainTextResponse("png", headers={"Cache-Control": "private, max-age=60"})
+
+    app = SecurityHeaders(Starlette(routes=[Route("/", picture), Route("/docs", _request_id)]))
+    client = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://127.0.0.1")
+    own, missing = await client.get("/"), await client.get("/missing")
+    assert own.headers["Cache-Control"] == "private, max-age=60"
+    assert missing.headers["Cache-Control"] == "no-store"
+    for answer in (own, missing):
+        assert answer.headers["X-Content-Type-Options"] == "nosniff"
+        assert answer.headers["X-Frame-Options"] == "DENY"
+        assert answer.headers["Referrer-Policy"] == "no-referrer"
+        assert "default-src 'none'" in answer.headers["Content-Security-Policy"]
+
+
+async def test_streams_go_on_piece_by_piece() -> None:
+    """The next piece is made only when the one before has gone through."""
+    through: list[bytes] = []
+
+    async def pieces() -> AsyncIterator[str]:
+        for number in range(3):
+            assert b"".join(through) == b"".join(b"%d" % n for n in range(number))
+            yield str(number)
+
+    async def stream(_: Request) -> StreamingResponse:
+        return StreamingResponse(pieces())
+
+    async def send(message: Any) -> None:
+        through.append(message.get("body", b""))
+
+    async def receive() -> Any:
+        await asyncio.Event().wait()
+
+    app = RequestIds(SecurityHeaders(Starlette(routes=[Route("/", stream)])))
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [], "query_string": b""}
+    await app(scope | {"asgi": {"spec_version": "2.4"}}, receive, send)
+    assert b"".join(through) == b"012"
 
 
 async def test_a_sane_request_id_is_kept(client: httpx.AsyncClient) -> None:
