@@ -21,8 +21,8 @@ from psycopg.rows import dict_row
 import corpus
 from loading import database, fill, held
 from ragcore.adapters.postgres.collections import PostgresCollections
-from ragcore.adapters.postgres.pool import Connection, Pool, open_pool
-from ragcore.adapters.postgres.search import SQL, Search
+from ragcore.adapters.postgres.pool import Connection, Pool, describe_server, open_pool
+from ragcore.adapters.postgres.search import Search
 from ragcore.model import EmbeddingSpec, Vector
 from ragcore.steps.filtering import parse
 
@@ -132,7 +132,7 @@ async def _search(
     )
     query, values = search.statement()
     async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(SQL["settings"], search.settings())
+        await cursor.execute(*search.settings(await describe_server(connection)))
         milliseconds = await _sql_time(connection, query, values)
         await cursor.execute(query, values)
         found = await cursor.fetchall()

@@ -38,7 +38,8 @@ from hybrid_100k import provide, provide_peer
 from load import Connection, Load, post_for
 from loading import database
 from ragcore import Rag
-from ragcore.adapters.postgres.search import SQL, Search
+from ragcore.adapters.postgres.pool import describe_server
+from ragcore.adapters.postgres.search import Search
 from ragcore.embedded import embedded_servers
 from ragcore.embedded.machine import free_port
 from ragcore.settings import Settings
@@ -104,6 +105,7 @@ async def _report_overhead(settings: Settings, name: str, api: "Server", count: 
         Rag.open(settings) as rag,
         rag.runtime.pool.connection() as connection,
     ):
+        server = await describe_server(connection)
 
         async def run_bare(text: str) -> None:
             search = Search(
@@ -116,8 +118,8 @@ async def _report_overhead(settings: Settings, name: str, api: "Server", count: 
                 exact_rows=settings.search.exact_rows,
                 postings=30_000,  # as PostgresChunks has it
             )
-            async with connection.pipeline(), connection.transaction():
-                await connection.execute(SQL["settings"], search.settings())
+            async with connection.pipeline():
+                await connection.execute(*search.settings(server))
                 cursor = connection.cursor(row_factory=dict_row)
                 await cursor.execute(*search.statement())
                 await cursor.fetchall()

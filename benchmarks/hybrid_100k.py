@@ -28,8 +28,8 @@ import corpus
 from loading import database, fill, held
 from ragcore.adapters.postgres.chunks import PostgresChunks
 from ragcore.adapters.postgres.collections import PostgresCollections
-from ragcore.adapters.postgres.pool import Pool, open_pool
-from ragcore.adapters.postgres.search import SQL, Search
+from ragcore.adapters.postgres.pool import Pool, describe_server, open_pool
+from ragcore.adapters.postgres.search import Search
 from ragcore.model import EmbeddingSpec
 
 SPEC = EmbeddingSpec(model="synthetic", dimension=corpus.DIMENSION, max_tokens=512)
@@ -125,7 +125,7 @@ async def _run(connection: AsyncConnection[Any], search: Search) -> list[Mapping
 
     query, values = search.statement()
     async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        await connection.execute(SQL["settings"], search.settings())
+        await connection.execute(*search.settings(await describe_server(connection)))
         await cursor.execute(query, values)
         return list(await cursor.fetchall())
 

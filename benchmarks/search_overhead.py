@@ -21,7 +21,8 @@ from pydantic import SecretStr
 import corpus
 from loading import database, fill
 from ragcore import Rag
-from ragcore.adapters.postgres.search import SQL, Search
+from ragcore.adapters.postgres.pool import describe_server
+from ragcore.adapters.postgres.search import Search
 from ragcore.runtime import Runtime
 from ragcore.settings import Settings
 from rendering import articles
@@ -37,6 +38,7 @@ async def main(chunk_count: int, question_count: int, *, mixed: bool) -> None:
         whole: list[float] = []
         bare: list[float] = []
         async with rag.runtime.pool.connection() as connection:
+            server = await describe_server(connection)
 
             async def run_bare(question: str) -> None:
                 vector = await rag.runtime.model.embed_query(question)
@@ -50,8 +52,8 @@ async def main(chunk_count: int, question_count: int, *, mixed: bool) -> None:
                     exact_rows=rag.runtime.settings.search.exact_rows,
                     postings=30_000,  # as PostgresChunks has it
                 )
-                async with connection.pipeline(), connection.transaction():
-                    await connection.execute(SQL["settings"], search.settings())
+                async with connection.pipeline():
+                    await connection.execute(*search.settings(server))
                     cursor = connection.cursor(row_factory=dict_row)
                     await cursor.execute(*search.statement())
                     await cursor.fetchall()

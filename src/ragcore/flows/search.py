@@ -104,11 +104,8 @@ class Search:
         text = question.replace("\0", " ").strip()
         if not text:
             raise InvalidInput(f"the question {question!r} is blank: ask something")
-        language, vector, calibration = await asyncio.gather(
-            self._language(text),
-            self._embed(text, mode),
-            self._calibration(mode),
-        )
+        language, vector = await asyncio.gather(self._language(text), self._embed(text, mode))
+        calibration = await self._calibration(mode)
         return _Question(
             text=text,
             language=language,
@@ -239,7 +236,7 @@ def _best(fusions: Iterable[Fusion], top_k: int, *, explain: bool) -> list[Passa
 
 def _passage(ranked: Ranked, rank: int, explain: bool) -> Passage:
     explanation = ranked.explained(rank) if explain else None
-    return replace(ranked.candidate.passage, score=ranked.score, explanation=explanation)
+    return ranked.candidate.passage.scored(ranked.score, explanation)
 
 
 def _mean_weights(fusions: Sequence[Fusion]) -> Mapping[str, float]:

@@ -16,7 +16,7 @@ from psycopg_pool import AsyncConnectionPool
 from ragcore.adapters.postgres import sql
 from ragcore.adapters.postgres.errors import translated
 from ragcore.adapters.postgres.layout import context_of, passage, stored_metadata
-from ragcore.adapters.postgres.search import SQL as SEARCH
+from ragcore.adapters.postgres.pool import Server, describe_server
 from ragcore.adapters.postgres.search import Search
 from ragcore.errors import CollectionMismatch, CollectionNotFound
 from ragcore.model import Candidates, Chunk, Filter, Passage, Vector, Vectors
@@ -119,6 +119,8 @@ class PostgresChunks:
         self._pool = pool
         self._exact_rows = exact_rows
         self._postings = postings
+        self._server: Server | None = None
+        self._sizes: dict[str, int] = {}  # chunks of a collection when it was last searched
 
     async def candidates(
         self,
@@ -142,8 +144,10 @@ class PostgresChunks:
             exact_rows=self._exact_rows,
             postings=self._postings,
             chunk_ids=chunk_ids,
+            is_of_many=self._sizes.get(collection, 0) > self._exact_rows,
         )
         found = await self._run(search)
+        self._sizes[collection] = found[0]["total_chunks"]
         if search.is_short(found):
             # Dead rows in the vector index, a filter far away from the question, rare words alone:
             # look at every row rather than return too little.
@@ -177,14 +181,21 @@ class PostgresChunks:
                 cursor = connection.cursor(row_factory=dict_row)
                 # Settings and statement leave together: one round trip, and, up to the end of the
                 # pipeline, one transaction, which is how long the settings hold.
+                settings = search.settings(await self._described(connection))
                 async with connection.pipeline():
-                    await connection.execute(SEARCH["settings"], search.settings())
+                    await connection.execute(*settings)
                     await cursor.execute(query, values)
                 return await cursor.fetchall()
         except errors.DataException as error:
             if search.vector is None:
                 raise
             raise _mismatch(search.collection, len(search.vector)) from error
+
+    async def _described(self, connection: Connection) -> Server:
+        """Return what the server offers, asked once."""
+        if self._server is None:
+            self._server = await describe_server(connection)
+        return self._server
 
     async def _rows(self, collection: str, name: str, values: Mapping[str, Any]) -> list[DictRow]:
         query = _of(collection, name)

@@ -12,7 +12,9 @@ from pgvector.psycopg.vector import register_vector_info
 from psycopg import AsyncConnection, ProgrammingError
 from psycopg.conninfo import conninfo_to_dict
 from psycopg.types import TypeInfo
+from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
+from pydantic_core import from_json
 
 from ragcore.adapters.postgres.errors import translated
 from ragcore.errors import NotConfigured, UnsupportedServer
@@ -55,6 +57,7 @@ async def open_pool(database_url: str, *, size: int) -> AsyncIterator[Pool]:
     async def configure(connection: Connection) -> None:
         connection.prepare_threshold = None  # a pooler gives each transaction another server
         register_vector_info(connection, vector)
+        set_json_loads(from_json, connection)  # of numbers without a limit, like json.loads
 
     pool: Pool = AsyncConnectionPool(
         database_url,

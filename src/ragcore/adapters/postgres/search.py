@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from ragcore.adapters.postgres import filters, sql
 from ragcore.adapters.postgres.layout import embedding_spec, passage
+from ragcore.adapters.postgres.pool import Server
 from ragcore.model import AllOf, Candidate, Candidates, Filter, Term, Vector
 
 SQL: Final = sql.load("search.sql")
@@ -40,6 +41,8 @@ class Search:
     """Most postings read to propose chunks; the words more frequent than that are looked up."""
     chunk_ids: Sequence[str] | None = None
     """Only these chunks, where given."""
+    is_of_many: bool = False
+    """Whether the collection is known to hold more than `exact_rows` chunks."""
 
     @property
     def is_filtered(self) -> bool:
@@ -47,11 +50,17 @@ class Search:
 
     def exhaustive(self) -> "Search":
         """Return the same search with no limit to its work: it returns all there is."""
-        return replace(self, exact_rows=_ALL, postings=_ALL)
+        return replace(self, exact_rows=_ALL, postings=_ALL, is_of_many=False)
 
-    def settings(self) -> Mapping[str, str]:
-        """Return the parameters of `settings`."""
-        return {"ef_search": str(min(1000, max(100, 2 * self.vector_limit)))}
+    def settings(self, server: Server) -> tuple[str, Mapping[str, str]]:
+        """Return the statement that goes before, and its parameters."""
+        assert server.schema is not None  # no pool opens without the extension
+        statement = (
+            SQL["settings"]
+            .replace("{iterating}", SQL["iterating"] if server.scans_iteratively else "")
+            .replace("{vectors}", _quoted(server.schema))
+        )
+        return statement, {"ef_search": str(min(1000, max(100, 2 * self.vector_limit)))}
 
     def statement(self) -> tuple[str, Mapping[str, Any]]:
         """Return the statement and its parameters. Raises InvalidFilter."""
@@ -61,7 +70,7 @@ class Search:
         if self.chunk_ids is not None:
             document_filter = f"t.id = ANY(%(chunk_ids)s) AND ({document_filter})"
             own_filter = f"t.id = ANY(%(chunk_ids)s) AND ({own_filter})"
-        statement = SQL["vector_leg" if self.text is None else "both_legs"]
+        statement = SQL[self._shape()]
         for name, fragment in self._fragments().items():
             statement = statement.replace(f"{{{name}}}", fragment)
         statement = (
@@ -90,6 +99,11 @@ class Search:
             shortfall=self._missing_nearest(rows),
             embedding=header["embedding"] and embedding_spec(header["embedding"]),
         )
+
+    def _shape(self) -> str:
+        if self.text is not None:
+            return "both_legs"
+        return "nearest_of_many" if self.is_of_many and not self.is_filtered else "vector_leg"
 
     def _fragments(self) -> Mapping[str, str]:
         """The fragments by name, outer ones first."""
@@ -137,6 +151,12 @@ class Search:
         held = sum(frequency > 0 for _, frequency, _, _ in _terms(header))
         found = sum(row["keyword_rank"] is not None for row in rows)
         return header["essential_terms"] < held and found < self.keyword_limit
+
+
+def _quoted(schema: str) -> str:
+    """Return the name of a schema as an identifier inside a string of SQL."""
+    identifier = '"' + schema.replace('"', '""') + '"'
+    return identifier.replace("'", "''").replace("%", "%%")
 
 
 def _languages(header: Mapping[str, Any]) -> Mapping[str, int]:

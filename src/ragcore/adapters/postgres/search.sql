@@ -3,17 +3,17 @@
 -- made by filters.py.
 
 -- name: settings
--- For this transaction alone: a pooler may give the next one another server process. The
--- extension's schema is looked up, because it is `public` here and `extensions` there.
-SELECT set_config('search_path', quote_ident(nspname), true),
+-- For this transaction alone: a pooler may give the next one another server process. {vectors} is
+-- the extension's schema: `public` here and `extensions` there.
+SELECT set_config('search_path', '{vectors}', true),
        set_config('jit', 'off', true),
-       set_config('hnsw.ef_search', %(ef_search)s, true),
-       CASE WHEN iterates THEN set_config('hnsw.iterative_scan', 'relaxed_order', true) END,
-       CASE WHEN iterates THEN set_config('hnsw.max_scan_tuples', '200000', true) END
-FROM pg_extension
-JOIN pg_namespace ON pg_namespace.oid = extnamespace
-CROSS JOIN LATERAL (SELECT string_to_array(extversion, '.')::int[] >= '{0,8}') v (iterates)
-WHERE extname = 'vector';
+       set_config('hnsw.ef_search', %(ef_search)s, true)
+       {iterating};
+
+-- name: iterating
+-- pgvector 0.8 and later.
+, set_config('hnsw.iterative_scan', 'relaxed_order', true)
+       , set_config('hnsw.max_scan_tuples', '200000', true);
 
 -- name: both_legs
 -- Both legs from one snapshot; search.py puts fragments in place of what stands in braces.
@@ -87,6 +87,27 @@ FROM (VALUES (1)) one (row)
 LEFT JOIN (
     nearest
     JOIN vecs."{collection}" t USING (chunk_no)
+    LEFT JOIN ragcore.documents d USING (document_no)
+) ON true
+ORDER BY vector_rank;
+
+-- name: nearest_of_many
+-- The vector leg over a collection that is known to be large, without a filter: one branch, which
+-- is planned in a third of the time.
+SELECT (SELECT coalesce(sum(chunks), 0)::bigint FROM ragcore.chunk_counts
+        WHERE collection = '{collection}') AS total_chunks,
+       (SELECT embedding FROM ragcore.collections WHERE name = '{collection}') AS embedding,
+       0 AS matching, false AS are_few, NULL AS languages, 0 AS essential_terms, NULL AS terms,
+       {passage},
+       1 - t.distance AS cosine, 0::float8 AS bm25, NULL AS matched,
+       row_number() OVER (ORDER BY t.distance, t.chunk_no) AS vector_rank, NULL AS keyword_rank
+FROM (VALUES (1)) one (row)
+LEFT JOIN (
+    (SELECT id, chunk_no, document_no, document_id, ordinal, language, metadata, own_metadata,
+            vec <=> %(vector)s AS distance
+     FROM vecs."{collection}"
+     ORDER BY vec <=> %(vector)s
+     LIMIT %(vector_limit)s) t
     LEFT JOIN ragcore.documents d USING (document_no)
 ) ON true
 ORDER BY vector_rank;
