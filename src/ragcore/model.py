@@ -439,6 +439,28 @@ class Answer:
     trace_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class AnswerPassages:
+    """What an answer will be made from: told before the answer is."""
+
+    passages: tuple[Passage, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerText:
+    """The next piece of an answer's text; pieces joined are the text as it is first written.
+
+    The finished answer may differ: markers that point nowhere are gone, and where a language model
+    failed midway the passages' own sentences stand.
+    """
+
+    text: str
+
+
+AnswerEvent = AnswerPassages | AnswerText | Answer
+"""What is told of an answer under way, in this order; the answer itself comes last, once."""
+
+
 # --- jobs ----------------------------------------------------------------------------------
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]

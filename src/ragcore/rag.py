@@ -4,20 +4,29 @@ import asyncio
 import gzip
 import hashlib
 import tempfile
-from collections.abc import AsyncIterator, Callable, Generator, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
-from ragcore.errors import InvalidInput, Rejected
+from ragcore.errors import BlobNotFound, InvalidInput, Rejected
 from ragcore.flows.submit import Upload, markdown_key
 from ragcore.llamaindex.bridge import Bridged
 from ragcore.model import (
     Answer,
+    AnswerEvent,
     Collection,
     ConvertedDocument,
     DeletionReceipt,
@@ -25,10 +34,12 @@ from ragcore.model import (
     Filter,
     Job,
     JobFailure,
+    PageImage,
     Passage,
     ReadingReport,
     SearchMode,
     SearchResult,
+    Version,
 )
 from ragcore.ports import ConversionRequest, Converter, Doorbell, Embedder
 from ragcore.runtime import Runtime, as_embedder, open_converter, open_runtime
@@ -264,6 +275,28 @@ class Rag:
         )
         return await engine.ask(question)
 
+    def ask_stream(
+        self,
+        question: str,
+        *,
+        collection: str | Sequence[str] | None = None,
+        top_k: int | None = None,
+        mode: SearchMode = "hybrid",
+        filters: Filters | None = None,
+        explain: bool = False,
+        generate: bool = True,
+    ) -> AsyncGenerator[AnswerEvent, None]:
+        """Answer as `ask` does: first its passages, then its text in pieces, last the answer."""
+        engine = self.query_engine(
+            collection=collection,
+            top_k=top_k,
+            mode=mode,
+            filters=filters,
+            explain=explain,
+            generate=generate,
+        )
+        return engine.ask_stream(question)
+
     # --- LlamaIndex ------------------------------------------------------------------------
 
     def retriever(
@@ -374,19 +407,55 @@ class Rag:
             collection or self.collection, document_id
         )
 
-    async def chunks(self, document_id: str, *, collection: str | None = None) -> Sequence[Passage]:
-        """Return a document's chunks in reading order."""
+    async def document_by_uri(self, uri: str, *, collection: str | None = None) -> Document:
+        """Return the document that came from there. Raises DocumentNotFound."""
+        return await self._runtime.catalog.document_by_uri(collection or self.collection, uri)
+
+    async def versions(
+        self, document_id: str, *, collection: str | None = None
+    ) -> Sequence[Version]:
+        """Return what became of each upload of a document, the newest first.
+
+        Raises DocumentNotFound.
+        """
+        return await self._runtime.catalog.versions(collection or self.collection, document_id)
+
+    async def chunks(
+        self,
+        document_id: str,
+        *,
+        collection: str | None = None,
+        first: int = 0,
+        limit: int | None = None,
+    ) -> Sequence[Passage]:
+        """Return a document's chunks in reading order, from the one numbered `first`, from 0."""
         return await self._runtime.chunks.document_chunks(
-            collection or self.collection, document_id
+            collection or self.collection, document_id, first=first, limit=limit
         )
 
     async def markdown(self, document_id: str, *, collection: str | None = None) -> str:
         """Return a document as it was understood. Raises DocumentNotFound, BlobNotFound."""
         document = await self.document(document_id, collection=collection)
-        if document.version_id is None:
-            raise InvalidInput(f"document {document_id!r} has not been read yet")
-        pieces = [p async for p in self._runtime.blobs.open(markdown_key(document.version_id))]
+        pieces = [p async for p in self._runtime.blobs.open(markdown_key(version_of(document)))]
         return b"".join(pieces).decode()
+
+    async def page_image(
+        self,
+        document_id: str,
+        page: int,
+        *,
+        collection: str | None = None,
+        dots_per_inch: int = 110,
+    ) -> PageImage:
+        """Return a page, counted from 1, as a picture: the page that a citation points at.
+
+        Raises DocumentNotFound, BlobNotFound, ConversionError, and PageNotFound, also for a
+        document that is neither a PDF nor a picture.
+        """
+        document = await self.document(document_id, collection=collection)
+        return await self._runtime.draw_page(
+            version_of(document), page, dots_per_inch=dots_per_inch
+        )
 
     async def update(
         self,
@@ -395,16 +464,21 @@ class Rag:
         collection: str | None = None,
         title: str | None = None,
         metadata: Mapping[str, Any] | None = None,
+        expires_at: datetime | None = None,
+        never_expires: bool = False,
     ) -> Document:
-        """Change a document's title or metadata; nothing is embedded again.
+        """Change a document's title, metadata or last day; nothing is embedded again.
 
-        Raises DocumentNotFound, InvalidInput for metadata that can't be stored.
+        `metadata` replaces the whole object; `never_expires` takes a last day away. Raises
+        DocumentNotFound, InvalidInput for metadata that can't be stored.
         """
         return await self._runtime.catalog.update_document(
             collection or self.collection,
             document_id,
             title=clean_title(title),
             metadata=None if metadata is None else checked_metadata(metadata),
+            expires_at=expires_at,
+            never_expires=never_expires,
         )
 
     async def delete(
@@ -608,6 +682,13 @@ async def convert(
             markdown=Path(document.markdown_path).read_text() if document.markdown_path else "",
             docling_json=_gunzipped(document.docling_path),
         )
+
+
+def version_of(document: Document) -> UUID:
+    """Return the version in place. Raises BlobNotFound while there is none."""
+    if document.version_id is None:
+        raise BlobNotFound(f"document {document.document_id!r} has not been read yet")
+    return document.version_id
 
 
 def _gunzipped(path: str | None) -> str:

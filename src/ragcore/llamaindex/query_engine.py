@@ -1,9 +1,12 @@
 """Question → cited answer, as a LlamaIndex query engine."""
 
+import asyncio
+import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
 
@@ -26,13 +29,18 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, QueryType, TextN
 from ragcore.llamaindex.bridge import Bridged
 from ragcore.llamaindex.nodes import passage_from_node
 from ragcore.llamaindex.retriever import search_results
-from ragcore.model import Answer, SearchResult
+from ragcore.model import Answer, AnswerEvent, AnswerPassages, AnswerText, SearchResult
 from ragcore.ports import Answerer
 
 _dispatcher = get_dispatcher(__name__)
 
 _ANSWER = "answer"
 """Key of `Response.metadata` under which the whole ragcore answer travels."""
+
+_WORDS = re.compile(r"\s*\S+\s*")
+
+_tell: ContextVar[Callable[[AnswerEvent], None] | None] = ContextVar("_tell", default=None)
+"""Hears how the question of this context comes along; None: nobody listens."""
 
 
 class RagQueryEngine(RetrieverQueryEngine):
@@ -58,6 +66,30 @@ class RagQueryEngine(RetrieverQueryEngine):
         """Answer a question, with the time of each stage and the warnings of the search."""
         return answer_of(await self.aquery(question))
 
+    async def ask_stream(self, question: str) -> AsyncGenerator[AnswerEvent, None]:
+        """Answer a question as `ask` does, and tell of it on the way.
+
+        First the passages, then the text piece by piece, last the whole answer. Raises what `ask`
+        raises. A caller that stops listening (`aclose`) stops the work.
+        """
+        events: asyncio.Queue[AnswerEvent | None] = asyncio.Queue()
+        with _telling(events.put_nowait):
+            # A task of its own keeps the context, which a generator shares with who iterates it.
+            answering = asyncio.create_task(self.ask(question))
+        answering.add_done_callback(lambda _: events.put_nowait(None))
+        has_text = False
+        try:
+            while (event := await events.get()) is not None:
+                has_text = has_text or isinstance(event, AnswerText)
+                yield event
+            answer = await answering
+            if not has_text:  # it was not written word by word: the sentences were there already
+                for piece in _WORDS.findall(answer.text):
+                    yield AnswerText(piece)
+            yield answer
+        finally:
+            answering.cancel()
+
     def _query(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         with self._question(query_bundle) as complete:
             nodes = self.retrieve(query_bundle)
@@ -66,6 +98,8 @@ class RagQueryEngine(RetrieverQueryEngine):
     async def _aquery(self, query_bundle: QueryBundle) -> RESPONSE_TYPE:
         with self._question(query_bundle) as complete:
             nodes = await self.aretrieve(query_bundle)
+            if (tell := _tell.get()) is not None:
+                tell(AnswerPassages(tuple(map(passage_from_node, nodes))))
             return complete(await self._response_synthesizer.asynthesize(query_bundle, nodes))
 
     @contextmanager
@@ -86,6 +120,15 @@ class RagQueryEngine(RetrieverQueryEngine):
                 return response
 
             yield complete
+
+
+@contextmanager
+def _telling(tell: Callable[[AnswerEvent], None]) -> Iterator[None]:
+    token = _tell.set(tell)
+    try:
+        yield
+    finally:
+        _tell.reset(token)
 
 
 class AnswererSynthesizer(BaseSynthesizer):

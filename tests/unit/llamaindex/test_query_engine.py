@@ -18,12 +18,15 @@ from llama_index.core.retrievers import QueryFusionRetriever
 from llama_index.core.vector_stores.types import MetadataFilter, MetadataFilters
 from pydantic import Field
 
+from ragcore.errors import ModelUnavailable
 from ragcore.llamaindex.bridge import Bridged
 from ragcore.llamaindex.query_engine import AnswererSynthesizer, RagQueryEngine, answer_of
 from ragcore.llamaindex.retriever import RagRetriever, search_results
 from ragcore.model import (
     AllOf,
     Answer,
+    AnswerPassages,
+    AnswerText,
     Citation,
     Condition,
     Filter,
@@ -268,3 +271,55 @@ def test_events_of_each_stage_reach_callbacks(ask: Ask) -> None:
     ask(engine, "When?")
     for kind in (CBEventType.QUERY, CBEventType.RETRIEVE, CBEventType.SYNTHESIZE):
         assert len(handler.get_event_pairs(kind)) == 1, kind
+
+
+# --- answers told on their way ---------------------------------------------------------------
+
+
+async def test_an_answer_is_told_passages_first_then_words_then_whole() -> None:
+    engine = engine_over(RecordedSearch())
+    events = [event async for event in engine.ask_stream("when?")]
+    assert events[0] == AnswerPassages(PASSAGES)
+    pieces = [event for event in events if isinstance(event, AnswerText)]
+    assert events == [events[0], *pieces, events[-1]]
+    assert "".join(piece.text for piece in pieces) == "The ferry leaves at nine. [1]"
+    assert isinstance(events[-1], Answer)
+    assert replace(events[-1], timings_ms={}) == replace(await engine.ask("when?"), timings_ms={})
+
+
+async def test_a_failure_on_the_way_is_raised_after_what_was_told() -> None:
+    class Failing(FirstPassageAnswerer):
+        async def answer(
+            self, question: str, passages: Sequence[Passage], *, query_vector: Vector | None = None
+        ) -> Answer:
+            raise ModelUnavailable("away")
+
+    engine = RagQueryEngine(
+        retriever_over(RecordedSearch()), AnswererSynthesizer(Bridged.shared(Failing()))
+    )
+    stream = engine.ask_stream("when?")
+    assert await anext(stream) == AnswerPassages(PASSAGES)
+    with pytest.raises(ModelUnavailable):
+        await anext(stream)
+
+
+async def test_whoever_stops_listening_stops_the_work() -> None:
+    stopped = asyncio.Event()
+
+    class Endless(FirstPassageAnswerer):
+        async def answer(
+            self, question: str, passages: Sequence[Passage], *, query_vector: Vector | None = None
+        ) -> Answer:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.set()
+            raise AssertionError("unreachable")
+
+    engine = RagQueryEngine(
+        retriever_over(RecordedSearch()), AnswererSynthesizer(Bridged.shared(Endless()))
+    )
+    stream = engine.ask_stream("when?")
+    await anext(stream)
+    await stream.aclose()
+    await stopped.wait()
