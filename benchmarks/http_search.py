@@ -15,9 +15,7 @@ import argparse
 import asyncio
 import json
 import os
-import secrets
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -26,7 +24,6 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
-from urllib.error import URLError
 from urllib.request import Request, urlopen
 
 import numpy as np
@@ -43,11 +40,9 @@ from ragcore.adapters.postgres.search import Search
 from ragcore.embedded import embedded_servers
 from ragcore.embedded.machine import free_port
 from ragcore.settings import Settings
+from services import KEY, Server, api_of, environment_of, process, wait_for
 
 TOP_K = 10
-KEY = secrets.token_urlsafe(32)
-MANY = 1_000_000
-"""Requests a minute: the limiter works, and lets all through."""
 
 
 async def main() -> None:
@@ -64,8 +59,8 @@ async def main() -> None:
             asked = await _prepare(settings, name, arguments.chunks)
             vectors = Path(directory) / "vectors.npz"
             np.savez(vectors, questions=list(asked), vectors=np.array(list(asked.values())))
-            environment = _environment(url, servers.redis_url, data_dir)
-            with _api(environment) as api:
+            environment = environment_of(url, servers.redis_url, data_dir)
+            with api_of(environment) as api:
                 await _report_overhead(settings, name, api, arguments.questions)
                 await _report_rates(url, name, api, list(asked), vectors, arguments.seconds)
                 await _report_under_load(environment, name, api, list(asked), arguments.seconds)
@@ -96,7 +91,7 @@ async def _prepare(settings: Settings, name: str, chunks: int) -> dict[str, np.n
 # --- one client ----------------------------------------------------------------------------
 
 
-async def _report_overhead(settings: Settings, name: str, api: "Server", count: int) -> None:
+async def _report_overhead(settings: Settings, name: str, api: Server, count: int) -> None:
     english = [s for s in corpus.sentences() if not corpus.is_russian(s)]
     texts = corpus.questions(2 * count, english, words=5, seed=9)  # each new to either side
     whole: list[float] = []
@@ -154,7 +149,7 @@ async def _timed(work: Any) -> float:
 
 
 async def _report_rates(
-    url: str, name: str, api: "Server", texts: Sequence[str], vectors: Path, seconds: float
+    url: str, name: str, api: Server, texts: Sequence[str], vectors: Path, seconds: float
 ) -> None:
     for mode, kind in (("vector", "supabase"), ("hybrid", "pgvector")):
         bodies = _bodies(texts, name, mode)
@@ -195,7 +190,7 @@ def _bodies(texts: Sequence[str], name: str, mode: str) -> list[dict[str, Any]]:
 
 
 async def _report_under_load(
-    environment: dict[str, str], name: str, api: "Server", texts: Sequence[str], seconds: float
+    environment: dict[str, str], name: str, api: Server, texts: Sequence[str], seconds: float
 ) -> None:
     bodies = _bodies(texts, name, "hybrid")
 
@@ -217,12 +212,22 @@ async def _report_under_load(
     )
 
 
+@contextmanager
+def _peer(kind: str, url: str, name: str, vectors: Path) -> Iterator[Server]:
+    port = free_port(None)
+    script = Path(__file__).with_name("http_peers.py")
+    command = [sys.executable, str(script), kind, url, name, str(port), str(vectors)]
+    with process(command, dict(os.environ)) as pid:
+        wait_for(port, "/openapi.json")
+        yield Server(port, pid)
+
+
 @asynccontextmanager
-async def _ingesting(environment: dict[str, str], api: "Server") -> AsyncIterator[None]:
+async def _ingesting(environment: dict[str, str], api: Server) -> AsyncIterator[None]:
     """Keep a worker busy with texts that nobody has embedded before."""
     sentences = corpus.sentences()
     texts = [chunk.text for chunk in corpus.chunks(2000, sentences, seed=os.getpid())]
-    with _process([sys.executable, "-m", "ragcore_worker"], environment):
+    with process([sys.executable, "-m", "ragcore_worker"], environment):
         for start in range(0, 600, 20):
             body = "\n\n".join(texts[start * 3 : start * 3 + 60])
             await asyncio.to_thread(_post_text, api, f"load-{start}", body)
@@ -230,75 +235,12 @@ async def _ingesting(environment: dict[str, str], api: "Server") -> AsyncIterato
         yield
 
 
-def _post_text(api: "Server", document_id: str, text: str) -> None:
+def _post_text(api: Server, document_id: str, text: str) -> None:
     body = {"text": text, "document_id": document_id, "collection": "bench-load"}
     headers = {"Authorization": f"Bearer {KEY}", "Content-Type": "application/json"}
     request = Request(f"http://127.0.0.1:{api.port}/ingest", json.dumps(body).encode(), headers)
     with urlopen(request) as answer:  # noqa: S310
         assert answer.status == 202
-
-
-# --- processes -----------------------------------------------------------------------------
-
-
-class Server:
-    """A server process on a port of loopback."""
-
-    def __init__(self, port: int, pid: int) -> None:
-        self.port, self.pid = port, pid
-
-
-def _environment(url: str, redis_url: str, data_dir: Path) -> dict[str, str]:
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("RAGCORE_")}
-    return kept | {
-        "RAGCORE_DATABASE_URL": url,
-        "RAGCORE_REDIS_URL": redis_url,
-        "RAGCORE_DATA_DIR": str(data_dir),
-        "RAGCORE_ACCESS__ADMIN_KEY": KEY,
-        "RAGCORE_ACCESS__REQUESTS_PER_MINUTE": str(MANY),
-        "RAGCORE_LOG_LEVEL": "warning",
-    }
-
-
-@contextmanager
-def _api(environment: dict[str, str]) -> Iterator[Server]:
-    port = free_port(None)
-    command = [sys.executable, "-m", "ragcore_api"]
-    with _process(command, {**environment, "RAGCORE_PORT": str(port)}) as pid:
-        _wait_for(port, "/health/live")
-        yield Server(port, pid)
-
-
-@contextmanager
-def _peer(kind: str, url: str, name: str, vectors: Path) -> Iterator[Server]:
-    port = free_port(None)
-    script = Path(__file__).with_name("http_peers.py")
-    command = [sys.executable, str(script), kind, url, name, str(port), str(vectors)]
-    with _process(command, dict(os.environ)) as pid:
-        _wait_for(port, "/openapi.json")
-        yield Server(port, pid)
-
-
-@contextmanager
-def _process(command: Sequence[str], environment: dict[str, str]) -> Iterator[int]:
-    process = subprocess.Popen(command, env=environment)
-    try:
-        yield process.pid
-    finally:
-        process.terminate()
-        process.wait(60)
-
-
-def _wait_for(port: int, path: str) -> None:
-    deadline = time.monotonic() + 120
-    while True:
-        try:
-            with urlopen(f"http://127.0.0.1:{port}{path}"):
-                return
-        except URLError:
-            if time.monotonic() > deadline:
-                raise
-            time.sleep(0.1)
 
 
 if __name__ == "__main__":
