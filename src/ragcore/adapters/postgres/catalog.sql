@@ -44,7 +44,14 @@ VALUES (%(version_id)s, %(document_no)s, %(sequence)s, %(sha256)s, %(size_bytes)
         %(mime_type)s, %(fingerprint)s, %(title)s, %(uri)s, %(metadata)s, %(expires_at)s);
 
 -- name: insert_job
--- By the clock: jobs of one transaction keep their order.
+-- By the clock: jobs of one transaction keep their order. What somebody submits is in the audit
+-- trail as surely as it is in the catalogue.
+WITH recorded AS (
+    INSERT INTO ragcore.audit (action, actor, collection, target, request_id, details)
+    SELECT 'document.ingest', %(submitted_by)s, %(collection)s, %(document_id)s, %(request_id)s,
+           jsonb_build_object('job_id', %(job_id)s::uuid)
+    WHERE %(submitted_by)s::text IS NOT NULL
+)
 INSERT INTO ragcore.jobs (job_id, collection, document_id, document_no, version_id, priority,
                           submitted_by, request_id, created_at)
 VALUES (%(job_id)s, %(collection)s, %(document_id)s, %(document_no)s, %(version_id)s, %(priority)s,
@@ -52,6 +59,12 @@ VALUES (%(job_id)s, %(collection)s, %(document_id)s, %(document_no)s, %(version_
 RETURNING *;
 
 -- name: insert_settled_job
+WITH recorded AS (
+    INSERT INTO ragcore.audit (action, actor, collection, target, request_id, details)
+    SELECT 'document.update', %(submitted_by)s, %(collection)s, %(document_id)s, %(request_id)s,
+           jsonb_build_object('job_id', %(job_id)s::uuid)
+    WHERE %(submitted_by)s::text IS NOT NULL AND %(outcome)s::text <> 'unchanged'
+)
 INSERT INTO ragcore.jobs (job_id, collection, document_id, document_no, version_id, priority,
                           submitted_by, request_id, created_at,
                           status, outcome, progress, chunks, pages, language, started_at, finished_at)
