@@ -17,6 +17,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ragcore.errors import RagError
+from ragcore.logs import about
 from ragcore_api.errors import answer_of, problem
 
 _LOOPBACK: Final = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]", re.IGNORECASE)
@@ -56,7 +57,10 @@ log = logging.getLogger(__name__)
 
 
 class RequestIds:
-    """Give every request an id, the caller's own when it has a sane one, and answer with it."""
+    """Give every request an id, the caller's own when it has a sane one.
+
+    It is answered with, and every line logged on behalf of the request carries it.
+    """
 
     def __init__(self, app: ASGIApp) -> None:
         self._app = app
@@ -74,7 +78,8 @@ class RequestIds:
                 MutableHeaders(scope=message)["X-Request-ID"] = request_id
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        with about(request_id=request_id):
+            await self._app(scope, receive, send_with_id)
 
 
 class SecurityHeaders:

@@ -14,7 +14,7 @@ from fastapi import FastAPI
 from fastapi.middleware.cors import CORSMiddleware
 from starlette.types import ASGIApp
 
-from ragcore import __version__
+from ragcore import __version__, logs
 from ragcore.errors import (
     Forbidden,
     InvalidInput,
@@ -45,9 +45,7 @@ log = logging.getLogger(__name__)
 def main() -> None:
     """Serve until SIGTERM or SIGINT. Exits with 1 and one line when it can't start."""
     settings = Settings()
-    logging.basicConfig(
-        level=settings.log_level.upper(), format="%(asctime)s %(levelname)s %(message)s"
-    )
+    logs.configure(level=settings.log_level, log_format=settings.log_format)
     config = uvicorn.Config(
         create_app(settings),
         host=settings.host,

@@ -98,8 +98,8 @@ def _settings(**given: object) -> "Settings":
 
 def _run_in_foreground(settings: "Settings", *, as_json: bool) -> None:
     import asyncio
-    import logging
 
+    from ragcore import logs
     from ragcore.cli.stack import run_stack
 
     def tell(url: str) -> None:
@@ -108,7 +108,7 @@ def _run_in_foreground(settings: "Settings", *, as_json: bool) -> None:
         else:
             _say(f"ragcore is up at {url}; Ctrl-C stops it")
 
-    logging.getLogger("ragcore").setLevel(settings.log_level.upper())
+    logs.configure(level=settings.log_level, log_format=settings.log_format)
     asyncio.run(run_stack(settings, on_ready=tell))
 
 

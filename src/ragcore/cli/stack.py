@@ -14,6 +14,7 @@ import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
+from ragcore import logs
 from ragcore.cli.output import tell_error
 from ragcore.cli.session import load_settings
 from ragcore.embedded import embedded_servers
@@ -126,7 +127,9 @@ def _services(settings: Settings) -> Processes:
     commands = {"api": [*PYTHON, "-m", "ragcore_api"]}
     for number in range(1, settings.workers + 1):
         commands[f"worker-{number}"] = [*PYTHON, "-m", "ragcore_worker"]
-    return Processes(commands, environment=environment_of(settings))
+    return Processes(
+        commands, environment=environment_of(settings), named_lines=settings.log_format == "human"
+    )
 
 
 def _require(module: str, *, extra: str) -> None:
@@ -166,9 +169,10 @@ async def _first_of(*waits: Awaitable[object]) -> None:
 
 def main() -> int:
     """Run in the background: everything that is said goes to the log that stderr is."""
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     try:
-        asyncio.run(run_stack(load_settings(), on_ready=_log_ready))
+        settings = load_settings()
+        logs.configure(level=settings.log_level, log_format=settings.log_format)
+        asyncio.run(run_stack(settings, on_ready=_log_ready))
     except RagError as error:
         tell_error(error, as_json=False)
         return 1

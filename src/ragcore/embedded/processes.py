@@ -21,15 +21,21 @@ _log = logging.getLogger(__name__)
 
 
 class Processes:
-    """Keeps programs running inside an `async with`; their lines go to stderr, each with a name.
+    """Keeps programs running inside an `async with`; their lines go to stderr.
 
-    They die with this process, also when it is killed: enter from the main thread.
+    Each has its program's name before it, unless `named_lines` is off: a line of JSON would be none
+    with it. They die with this process, also when it is killed: enter from the main thread.
     """
 
     def __init__(
-        self, commands: Mapping[str, Sequence[str]], *, environment: Mapping[str, str]
+        self,
+        commands: Mapping[str, Sequence[str]],
+        *,
+        environment: Mapping[str, str],
+        named_lines: bool = True,
     ) -> None:
         self._commands = commands
+        self._named_lines = named_lines
         self._environment = dict(environment)
         self._width = max(map(len, commands))
         self._running: dict[str, asyncio.subprocess.Process] = {}
@@ -107,9 +113,10 @@ class Processes:
 
     async def _pass_on(self, name: str, process: asyncio.subprocess.Process) -> None:
         assert process.stdout is not None
+        label = f"{name:<{self._width}} | " if self._named_lines else ""
         while line := await _read_line(process.stdout):
             text = line.decode(errors="replace").rstrip()
-            sys.stderr.write(f"{name:<{self._width}} | {text}\n")
+            sys.stderr.write(f"{label}{text}\n")
             sys.stderr.flush()
 
 

@@ -11,6 +11,7 @@ from uuid import UUID
 
 from ragcore.errors import LeaseLost, RagError
 from ragcore.flows.ingest import Ingest
+from ragcore.logs import about
 from ragcore.model import Job, JobFailure, Stage
 from ragcore.ports import Catalog, Lease
 
@@ -56,11 +57,13 @@ class Work:
         lease = await self.catalog.claim(owner=self.owner, lease=self.lease, job_id=job_id)
         if lease is None:
             return None
-        if lease.job.attempts > MOST_ATTEMPTS:
-            await self._fail(lease, _poisonous(lease.job))
-        else:
-            await self._run(lease, on_progress)
-        return await self.catalog.job(lease.job.job_id)
+        job = lease.job
+        with about(job_id=str(job.job_id), document_id=job.document_id, collection=job.collection):
+            if job.attempts > MOST_ATTEMPTS:
+                await self._fail(lease, _poisonous(job))
+            else:
+                await self._run(lease, on_progress)
+            return await self.catalog.job(job.job_id)
 
     async def _run(self, lease: Lease, on_progress: Callable[[Job], None] | None) -> None:
         progress = _Progress()
