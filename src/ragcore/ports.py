@@ -397,6 +397,10 @@ class Catalog(Protocol):
         """Raises JobNotFound."""
         ...
 
+    async def jobs_by_id(self, job_ids: Sequence[UUID]) -> Sequence[Job]:
+        """Those that exist, in any order, in one round trip."""
+        ...
+
     async def jobs(
         self,
         *,

@@ -115,12 +115,14 @@ class Submit:
         *,
         idempotency_key: str | None = None,
         idempotency_scope: str = "",
+        asked: bytes | None = None,
     ) -> Job:
         """Do what `record_all` does, for one."""
         (job,) = await self.record_all(
             [(upload, stored)],
             idempotency_key=idempotency_key,
             idempotency_scope=idempotency_scope,
+            asked=asked,
         )
         return job
 
@@ -130,11 +132,13 @@ class Submit:
         *,
         idempotency_key: str | None = None,
         idempotency_scope: str = "",
+        asked: bytes | None = None,
     ) -> Sequence[Job]:
         """Queue the jobs of stored uploads: all or none, answered in the order given.
 
         The key stands for the whole request: the same bytes in the same order, with the same words
-        about them, answer with the first jobs. Bytes that nobody needs are deleted, also when the
+        about them, answer with the first jobs. `asked` is a hash of the request where that did not
+        hold the bytes, but told where they are. Bytes that nobody needs are deleted, also when the
         request is refused; after Unavailable they stay, because the rows may be there. Raises
         InvalidInput, CollectionNotFound, IdempotencyConflict, or Unavailable, upon which a repeat
         is safe.
@@ -142,7 +146,7 @@ class Submit:
         try:
             submissions = [self._submission(upload, stored) for upload, stored in uploads]
             idempotency = idempotency_key and Idempotency(
-                idempotency_key, _body_hash(submissions), scope=idempotency_scope
+                idempotency_key, asked or _body_hash(submissions), scope=idempotency_scope
             )
             recorded = await self.catalog.submit_all(submissions, idempotency=idempotency or None)
         except RagError as error:
