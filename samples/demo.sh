@@ -1,12 +1,9 @@
 #!/usr/bin/env bash
-# From nothing to cited answers: starts the embedded stack, reads samples/documents, asks.
+# From nothing to cited answers: starts the embedded stack, posts samples/documents, asks over HTTP.
 # `make demo` runs it; on its own it needs `ragcore` on the PATH. Safe to repeat: the second run
 # finds the stack up and the documents unchanged. The stack is left running.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
-
-collection=demo
-nothing_found=5 # the exit code of a question that the documents do not answer
 
 say() { printf '\n== %s\n' "$*"; }
 
@@ -19,10 +16,6 @@ show() { # print a command as one would type it, and run it
   "$@"
 }
 
-ask() {
-  show ragcore ask "$1" --collection "$collection" || [[ $? -eq $nothing_found ]]
-}
-
 has_tesseract() {
   command -v tesseract >/dev/null && tesseract --list-langs 2>/dev/null | grep -qx rus
 }
@@ -30,26 +23,14 @@ has_tesseract() {
 say "Starting PostgreSQL, Valkey, the API and a worker"
 show ragcore up --detach
 
-say "Reading the papers of Veresk Line, a ferry company that does not exist"
-documents=(samples/documents)
+flags=()
 if ! has_tesseract; then
-  mapfile -t documents < <(ls -d samples/documents/* | grep -v скан)
-  echo "Leaving out the scanned page: reading it needs Tesseract with its Russian language pack."
+  flags=(--without-scans)
+  say "Leaving out the scanned page: reading it needs Tesseract with its Russian language pack"
   echo "Debian, Ubuntu: apt-get install tesseract-ocr tesseract-ocr-rus; then run this again."
 fi
-show ragcore ingest "${documents[@]}" --collection "$collection"
-
-say "Asking, in English and in Russian"
-ask "How long does the crossing take aboard Kittiwake?"
-ask "How many days are lost things kept?"
-ask "При какой скорости ветра запрещён выход в рейс?"
-ask "Чем посыпают трапы зимой?"
-if has_tesseract; then
-  ask "Какой причал закрыт на дноуглубительные работы?"
-fi
-
-say "And something that these papers do not say"
-ask "What is the capital of Mongolia?"
+url=$(ragcore up --detach --json | python -c 'import json, sys; print(json.load(sys.stdin)["url"])')
+python samples/demo.py "$url" "${flags[@]}"
 
 cat <<'TXT'
 
