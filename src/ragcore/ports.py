@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 from uuid import UUID
 
 from ragcore.model import (
@@ -32,6 +32,7 @@ from ragcore.model import (
     Passage,
     QueueState,
     ReadingReport,
+    SearchMode,
     Stage,
     Vector,
     Vectors,
@@ -704,3 +705,56 @@ class Answerer(Protocol):
     ) -> Answer:
         """Answer from these passages alone, citing them. Raises ModelUnavailable."""
         ...
+
+
+# --- numbers -------------------------------------------------------------------------------
+
+ChildEnd = Literal["recycled", "timeout", "memory", "crashed", "cancelled"]
+"""Why a conversion child is gone: worked long enough, killed at a limit, died, not wanted."""
+
+
+class Meter(Protocol):
+    """Told of what an operator counts. Every call is cheap, waits for nothing and raises nothing.
+
+    What a finished job and an answer say of themselves is not repeated here.
+    """
+
+    def searched(
+        self, mode: SearchMode, timings_ms: Mapping[str, float], *, shortfall: int
+    ) -> None:
+        """Take note of a search: milliseconds per stage, and rows that its filter lost."""
+        ...
+
+    def recalled(self, *, known: int, missing: int, missing_tokens: int) -> None:
+        """Take note of a document's texts whose vectors were in the cache, and of the others."""
+        ...
+
+    def embedded(self, texts: int, *, seconds: float) -> None:
+        """Take note of a batch that the model has embedded."""
+        ...
+
+    def embedding_failed(self, code: str) -> None:
+        """Take note of a call that the model refused or did not answer."""
+        ...
+
+    def child_started(self) -> None: ...
+
+    def child_ended(self, reason: ChildEnd) -> None: ...
+
+
+class Unmetered:
+    """A `Meter` for where nobody counts."""
+
+    def searched(
+        self, mode: SearchMode, timings_ms: Mapping[str, float], *, shortfall: int
+    ) -> None: ...
+
+    def recalled(self, *, known: int, missing: int, missing_tokens: int) -> None: ...
+
+    def embedded(self, texts: int, *, seconds: float) -> None: ...
+
+    def embedding_failed(self, code: str) -> None: ...
+
+    def child_started(self) -> None: ...
+
+    def child_ended(self, reason: ChildEnd) -> None: ...

@@ -102,7 +102,7 @@ class PostgresCatalog:
         if row is None:
             return None
         return Lease(
-            job=_job(row),
+            job=job_of(row),
             token=row["lease_token"],
             version_id=row["version_id"],
             document_no=row["document_no"],
@@ -192,13 +192,13 @@ class PostgresCatalog:
     async def cancel(self, job_id: UUID) -> Job:
         async with self._transaction() as connection:
             await connection.execute(SQL["cancel"], {"job_id": job_id})
-            return _job(await _existing_job(connection, job_id))
+            return job_of(await _existing_job(connection, job_id))
 
     async def run_again(self, job_id: UUID) -> Job:
         async with self._transaction() as connection:
             again = await _run_again(connection, [job_id], ("failed", "cancelled"))
             if not again:
-                raise _not_retryable(_job(await _existing_job(connection, job_id)))
+                raise _not_retryable(job_of(await _existing_job(connection, job_id)))
             return again[0]
 
     async def run_failed_again(
@@ -221,17 +221,22 @@ class PostgresCatalog:
 
     async def release_expired(self) -> Sequence[Job]:
         async with self._transaction() as connection:
-            return [_job(row) for row in await _all(connection, "release_expired", {})]
+            return [job_of(row) for row in await _all(connection, "release_expired", {})]
 
     async def waiting(self, *, limit: int = 100) -> Sequence[Job]:
         async with self._transaction() as connection:
-            return [_job(row) for row in await _all(connection, "waiting", {"limit": limit})]
+            return [job_of(row) for row in await _all(connection, "waiting", {"limit": limit})]
 
     # --- reading ---------------------------------------------------------------------------
 
     async def job(self, job_id: UUID) -> Job:
         async with self._transaction() as connection:
-            return _job(await _existing_job(connection, job_id))
+            return job_of(await _existing_job(connection, job_id))
+
+    async def jobs_by_id(self, job_ids: Sequence[UUID]) -> Sequence[Job]:
+        wanted = {"job_ids": list(job_ids)}
+        async with self._transaction() as connection:
+            return [job_of(row) for row in await _all(connection, "jobs_by_id", wanted)]
 
     async def jobs(
         self,
@@ -254,7 +259,9 @@ class PostgresCatalog:
                 last = await _existing_job(connection, after)
                 wanted |= {"after": after, "after_at": last["created_at"]}
             query = SQL["jobs"].replace("{condition}", " AND ".join(asked) or "true")
-            return [_job(row) for row in await _rows(connection, query, wanted | {"limit": limit})]
+            return [
+                job_of(row) for row in await _rows(connection, query, wanted | {"limit": limit})
+            ]
 
     async def queue_state(self) -> QueueState:
         async with self._transaction() as connection:
@@ -426,7 +433,7 @@ async def _first_answer(
     if row["job_ids"] == key["job_ids"]:
         return ()
     first = {
-        found["job_id"]: _job(found)
+        found["job_id"]: job_of(found)
         for found in await _all(connection, "jobs_by_id", {"job_ids": row["job_ids"]})
     }
     if len(first) < len(row["job_ids"]):  # too old to be kept: so is what the key stood for
@@ -550,7 +557,7 @@ async def _insert_job(
     if submission.callback_url is not None:
         callback = {"job_id": row["job_id"], "url": submission.callback_url}
         await connection.execute(SQL["insert_callback"], callback)
-    return _job(row)
+    return job_of(row)
 
 
 async def _existing_job(connection: Connection, job_id: UUID) -> DictRow:
@@ -567,7 +574,7 @@ async def _run_again(
     wanted = {"job_ids": list(job_ids), "statuses": list(statuses)}
     await connection.execute(SQL["lock_documents_of_jobs"], wanted)
     changed = [
-        _job(row)
+        job_of(row)
         for name in ("run_again_superseded", "run_again")
         for row in await _all(connection, name, wanted)
     ]
@@ -737,7 +744,8 @@ def _jsonb(value: Metadata | None) -> Jsonb | None:
     return None if value is None else Jsonb(dict(value))
 
 
-def _job(row: Mapping[str, Any]) -> Job:
+def job_of(row: Mapping[str, Any]) -> Job:
+    """Make a job of its row in ragcore.jobs."""
     error = row["error"]
     return Job(
         job_id=row["job_id"],

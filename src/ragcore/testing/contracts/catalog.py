@@ -328,6 +328,13 @@ class CatalogContract:
         with pytest.raises(JobNotFound):
             await catalog.job(uuid4())
 
+    async def test_several_jobs_are_told_at_once(self, catalog: Catalog) -> None:
+        jobs = [(await catalog.submit(submission(text))).job for text in ("one", "two", "three")]
+        asked = [jobs[2].job_id, uuid4(), jobs[0].job_id]
+        found = {job.job_id: job for job in await catalog.jobs_by_id(asked)}
+        assert found == {job.job_id: job for job in (jobs[0], jobs[2])}
+        assert await catalog.jobs_by_id([]) == []
+
     # --- documents -------------------------------------------------------------------------
 
     async def test_documents_come_in_pages(self, catalog: Catalog) -> None:

@@ -34,7 +34,7 @@ from ragcore.steps import filtering
 
 
 @dataclass(slots=True)
-class _Version:
+class StoredVersion:
     submission: Submission
     sequence: int
     state: VersionState = "pending"
@@ -43,22 +43,22 @@ class _Version:
 
 
 @dataclass(slots=True)
-class _Entry:
+class Entry:
     """A document and all its versions."""
 
     number: int
     document: Document
-    versions: dict[UUID, _Version] = field(default_factory=dict)
+    versions: dict[UUID, StoredVersion] = field(default_factory=dict)
     last_sequence: int = 0
 
     @property
-    def current(self) -> _Version | None:
+    def current(self) -> StoredVersion | None:
         version_id = self.document.version_id
         return None if version_id is None else self.versions[version_id]
 
 
 @dataclass(slots=True)
-class _Task:
+class Task:
     """A job and who holds it."""
 
     job: Job
@@ -70,11 +70,11 @@ class _Task:
     crashes: int = 0
     token: UUID | None = None
     lease_until: datetime | None = None
-    callback: "_Callback | None" = None
+    callback: "OwedCallback | None" = None
 
 
 @dataclass(slots=True)
-class _Callback:
+class OwedCallback:
     """What is owed to somebody when the job has finished."""
 
     url: str
@@ -85,7 +85,7 @@ class _Callback:
 
 
 @dataclass(slots=True)
-class _Key:
+class IdempotentRequest:
     """An idempotency key and what it stands for."""
 
     body_hash: bytes
@@ -98,9 +98,9 @@ class MemoryCatalog:
 
     def __init__(self, *collections: str) -> None:
         self._collections = set(collections)
-        self._entries: dict[tuple[str, str], _Entry] = {}
-        self._tasks: dict[UUID, _Task] = {}
-        self._keys: dict[tuple[str, str], _Key] = {}
+        self.entries: dict[tuple[str, str], Entry] = {}
+        self.tasks: dict[UUID, Task] = {}
+        self.idempotency_keys: dict[tuple[str, str], IdempotentRequest] = {}
         self._numbers = 0
 
     async def settle_unchanged(self, submission: Submission) -> Job | None:
@@ -125,7 +125,7 @@ class MemoryCatalog:
         if idempotency is not None:
             made = [each.job.job_id for each in submitted]
             key = (idempotency.scope, idempotency.key)
-            self._keys[key] = _Key(idempotency.body_hash, made, _now())
+            self.idempotency_keys[key] = IdempotentRequest(idempotency.body_hash, made, _now())
         return submitted
 
     async def claim(
@@ -226,7 +226,7 @@ class MemoryCatalog:
         )
 
     async def survived(self, lease: Lease) -> None:
-        task = self._tasks.get(lease.job.job_id)
+        task = self.tasks.get(lease.job.job_id)
         if task is not None and not task.job.is_finished:
             task.crashes = max(task.crashes - 1, 0)
 
@@ -256,7 +256,7 @@ class MemoryCatalog:
     ) -> Sequence[Job]:
         found = [
             (task, entry)
-            for task in sorted(self._tasks.values(), key=lambda task: task.number)
+            for task in sorted(self.tasks.values(), key=lambda task: task.number)
             if (entry := self._entry_of(task)) is not None
             and _is_asked_for(task.job, collections, document_id, "failed")
             and (code is None or (task.job.error is not None and task.job.error.code == code))
@@ -266,7 +266,7 @@ class MemoryCatalog:
         return [task.job for task, _ in found[:limit]]
 
     async def release_expired(self) -> Sequence[Job]:
-        expired = [t for t in self._tasks.values() if _is_expired(t)]
+        expired = [t for t in self.tasks.values() if _is_expired(t)]
         for task in expired:
             task.token = task.lease_until = None
             task.crashes += 1
@@ -294,6 +294,9 @@ class MemoryCatalog:
     async def job(self, job_id: UUID) -> Job:
         return self._task(job_id).job
 
+    async def jobs_by_id(self, job_ids: Sequence[UUID]) -> Sequence[Job]:
+        return [self.tasks[job_id].job for job_id in job_ids if job_id in self.tasks]
+
     async def jobs(
         self,
         *,
@@ -303,7 +306,7 @@ class MemoryCatalog:
         limit: int = 50,
         after: UUID | None = None,
     ) -> Sequence[Job]:
-        newest = sorted(self._tasks.values(), key=lambda task: -task.number)
+        newest = sorted(self.tasks.values(), key=lambda task: -task.number)
         last = None if after is None else self._task(after).number
         found = [
             task.job
@@ -315,7 +318,7 @@ class MemoryCatalog:
 
     async def queue_state(self) -> QueueState:
         jobs = dict.fromkeys(get_args(JobStatus), 0)
-        for task in self._tasks.values():
+        for task in self.tasks.values():
             jobs[task.job.status] += 1
         ages = [(_now() - task.run_after).total_seconds() for task in self._waiting()]
         return QueueState(jobs, max(ages, default=0.0))
@@ -334,7 +337,7 @@ class MemoryCatalog:
     ) -> Sequence[Document]:
         found = [
             entry.document
-            for (_, document_id), entry in sorted(self._entries.items())
+            for (_, document_id), entry in sorted(self.entries.items())
             if entry.document.collection == collection
             and entry.current is not None
             and (after is None or document_id > after)
@@ -346,7 +349,7 @@ class MemoryCatalog:
     async def document_by_uri(self, collection: str, uri: str) -> Document:
         found = [
             entry
-            for entry in self._entries.values()
+            for entry in self.entries.values()
             if (entry.document.collection, entry.document.uri) == (collection, uri)
         ]
         if not found:
@@ -362,7 +365,7 @@ class MemoryCatalog:
     ) -> Sequence[str]:
         found = [
             document_id
-            for (name, document_id), entry in sorted(self._entries.items())
+            for (name, document_id), entry in sorted(self.entries.items())
             if name == collection
             and (after is None or document_id > after)
             and filtering.matches(filters, filtering.fields_of(_as_submitted(entry)))
@@ -370,7 +373,7 @@ class MemoryCatalog:
         return found[:limit]
 
     async def expired(self, *, limit: int = 100) -> Sequence[tuple[str, str]]:
-        expired = [entry for entry in self._entries.values() if _has_expired(entry)]
+        expired = [entry for entry in self.entries.values() if _has_expired(entry)]
         expired.sort(key=lambda entry: entry.document.expires_at or _now())
         return [(e.document.collection, e.document.document_id) for e in expired[:limit]]
 
@@ -404,27 +407,27 @@ class MemoryCatalog:
         found = [
             document_id
             for document_id in dict.fromkeys(document_ids)
-            if (entry := self._entries.get((collection, document_id))) is not None
+            if (entry := self.entries.get((collection, document_id))) is not None
             and (not only_expired or _has_expired(entry))
         ]
         chunks = versions = 0
         for document_id in found:
-            entry = self._entries.pop((collection, document_id))
+            entry = self.entries.pop((collection, document_id))
             chunks += entry.document.chunks
             versions += len(entry.versions)
-            for task in self._tasks.values():
+            for task in self.tasks.values():
                 if task.document_no == entry.number and not task.job.is_finished:
                     self._cancel(task)
         return DeletionReceipt(collection, tuple(found), chunks, versions, blobs=0)
 
     async def version_ids(self, collection: str, document_ids: Sequence[str]) -> Sequence[UUID]:
-        entries = [self._entries.get((collection, d)) for d in document_ids]
+        entries = [self.entries.get((collection, d)) for d in document_ids]
         return [version for entry in entries if entry is not None for version in entry.versions]
 
     async def are_live(self, version_ids: Sequence[UUID]) -> Set[UUID]:
         return {
             version_id
-            for entry in self._entries.values()
+            for entry in self.entries.values()
             for version_id, version in entry.versions.items()
             if version_id in version_ids and _is_live(version, entry)
         }
@@ -434,21 +437,21 @@ class MemoryCatalog:
     def _first_answer(self, idempotency: Idempotency | None) -> Sequence[Job]:
         if idempotency is None:
             return ()
-        key = self._keys.get((idempotency.scope, idempotency.key))
+        key = self.idempotency_keys.get((idempotency.scope, idempotency.key))
         if key is None or key.created_at < _now() - timedelta(hours=24):
             return ()
-        if not all(job_id in self._tasks for job_id in key.job_ids):
+        if not all(job_id in self.tasks for job_id in key.job_ids):
             return ()
         if key.body_hash != idempotency.body_hash:
             raise IdempotencyConflict(f"the key {idempotency.key!r} was used with another body")
-        return [self._tasks[job_id].job for job_id in key.job_ids]
+        return [self.tasks[job_id].job for job_id in key.job_ids]
 
     def _submit(self, submission: Submission) -> Submitted:
         settled = self._settle(submission)
         return Submitted(settled or self._enqueue(submission), needs_blob=settled is None)
 
     def _settle(self, submission: Submission) -> Job | None:
-        entry = self._entries.get((submission.collection, submission.document_id))
+        entry = self.entries.get((submission.collection, submission.document_id))
         if entry is None or (current := entry.current) is None:
             return None
         if not _same(current.submission, submission) or entry.last_sequence != current.sequence:
@@ -460,7 +463,7 @@ class MemoryCatalog:
 
     def _enqueue(self, submission: Submission) -> Job:
         key = (submission.collection, submission.document_id)
-        if key not in self._entries:
+        if key not in self.entries:
             document = Document(
                 *key,
                 uri=submission.uri,
@@ -468,23 +471,23 @@ class MemoryCatalog:
                 created_at=_now(),
                 updated_at=_now(),
             )
-            self._entries[key] = _Entry(self._next_number(), document)
-        entry = self._entries[key]
+            self.entries[key] = Entry(self._next_number(), document)
+        entry = self.entries[key]
         entry.last_sequence += 1
-        entry.versions[submission.version_id] = _Version(submission, entry.last_sequence)
+        entry.versions[submission.version_id] = StoredVersion(submission, entry.last_sequence)
         return self._add_task(entry, submission, submission.version_id).job
 
-    def _add_task(self, entry: _Entry, submission: Submission, version_id: UUID) -> _Task:
+    def _add_task(self, entry: Entry, submission: Submission, version_id: UUID) -> Task:
         job = Job(
             uuid4(), submission.collection, submission.document_id, "queued", created_at=_now()
         )
-        task = _Task(job, version_id, entry.number, submission, self._next_number(), _now())
+        task = Task(job, version_id, entry.number, submission, self._next_number(), _now())
         if submission.callback_url is not None:
-            task.callback = _Callback(submission.callback_url, _now())
-        self._tasks[job.job_id] = task
+            task.callback = OwedCallback(submission.callback_url, _now())
+        self.tasks[job.job_id] = task
         return task
 
-    def _run_again(self, task: _Task, entry: _Entry) -> None:
+    def _run_again(self, task: Task, entry: Entry) -> None:
         version, current = entry.versions[task.version_id], entry.current
         if current is not None and current.sequence > version.sequence:
             version.state = "superseded"
@@ -509,9 +512,9 @@ class MemoryCatalog:
                 finished_at=None,
             )
         if task.callback is not None:
-            task.callback = _Callback(task.callback.url, _now())
+            task.callback = OwedCallback(task.callback.url, _now())
 
-    def _finish(self, task: _Task, outcome: Outcome, entry: _Entry) -> None:
+    def _finish(self, task: Task, outcome: Outcome, entry: Entry) -> None:
         task.token = task.lease_until = None
         task.job = replace(
             task.job,
@@ -526,14 +529,14 @@ class MemoryCatalog:
             finished_at=_now(),
         )
 
-    def _drop(self, task: _Task, entry: _Entry, outcome: Outcome) -> Settled:
+    def _drop(self, task: Task, entry: Entry, outcome: Outcome) -> Settled:
         self._finish(task, outcome, entry)
         entry.versions[task.version_id].state = "superseded"
         return Settled(outcome, (task.version_id,))
 
-    def _supersede_older(self, entry: _Entry, sequence: int) -> list[UUID]:
+    def _supersede_older(self, entry: Entry, sequence: int) -> list[UUID]:
         retired = []
-        for task in self._tasks.values():
+        for task in self.tasks.values():
             if task.document_no != entry.number:
                 continue
             version = entry.versions[task.version_id]
@@ -542,39 +545,39 @@ class MemoryCatalog:
                 retired.append(task.version_id)
         return retired
 
-    def _cancel(self, task: _Task) -> None:
+    def _cancel(self, task: Task) -> None:
         task.token = task.lease_until = None
         task.job = replace(task.job, status="cancelled", stage=None, finished_at=_now())
         entry = self._entry_of(task)
         if entry is not None:
             entry.versions[task.version_id].state = "failed"
 
-    def _waiting(self) -> list[_Task]:
+    def _waiting(self) -> list[Task]:
         now = _now()
-        ready = [t for t in self._tasks.values() if t.job.status == "queued" and t.run_after <= now]
+        ready = [t for t in self.tasks.values() if t.job.status == "queued" and t.run_after <= now]
         return sorted(ready, key=lambda task: (-task.submission.priority, task.number))
 
-    def _held(self, lease: Lease) -> _Task:
-        task = self._tasks[lease.job.job_id]
+    def _held(self, lease: Lease) -> Task:
+        task = self.tasks[lease.job.job_id]
         if task.token != lease.token or task.job.status != "running":
             raise LeaseLost(f"job {str(lease.job.job_id)!r} was cancelled or taken over")
         return task
 
-    def _task(self, job_id: UUID) -> _Task:
-        if job_id not in self._tasks:
+    def _task(self, job_id: UUID) -> Task:
+        if job_id not in self.tasks:
             raise JobNotFound(f"there is no job {str(job_id)!r}")
-        return self._tasks[job_id]
+        return self.tasks[job_id]
 
-    def _entry(self, collection: str, document_id: str) -> _Entry:
-        entry = self._entries.get((collection, document_id))
+    def _entry(self, collection: str, document_id: str) -> Entry:
+        entry = self.entries.get((collection, document_id))
         if entry is None:
             raise DocumentNotFound(
                 f"there is no document {document_id!r} in collection {collection!r}"
             )
         return entry
 
-    def _entry_of(self, task: _Task) -> _Entry | None:
-        entry = self._entries.get((task.job.collection, task.job.document_id))
+    def _entry_of(self, task: Task) -> Entry | None:
+        entry = self.entries.get((task.job.collection, task.job.document_id))
         return entry if entry is not None and entry.number == task.document_no else None
 
     def _next_number(self) -> int:
@@ -582,7 +585,7 @@ class MemoryCatalog:
         return self._numbers
 
 
-def _describe(entry: _Entry, given: Submission, *, sent_at: datetime) -> bool:
+def _describe(entry: Entry, given: Submission, *, sent_at: datetime) -> bool:
     """Put title, URI, metadata and expiry on the document; tell whether that changed anything."""
     before = entry.document
     entry.document = replace(
@@ -595,14 +598,14 @@ def _describe(entry: _Entry, given: Submission, *, sent_at: datetime) -> bool:
     return entry.document != before
 
 
-def _expiry(entry: _Entry, given: Submission, *, sent_at: datetime) -> datetime | None:
+def _expiry(entry: Entry, given: Submission, *, sent_at: datetime) -> datetime | None:
     kept = entry.document.expires_at
     if given.expires_at is not None:
         return given.expires_at
     return kept if kept is not None and kept > sent_at else None
 
 
-def _has_expired(entry: _Entry) -> bool:
+def _has_expired(entry: Entry) -> bool:
     expires_at = entry.document.expires_at
     if expires_at is None or expires_at > _now():
         return False
@@ -615,7 +618,7 @@ def _has_expired(entry: _Entry) -> bool:
     )
 
 
-def _as_submitted(entry: _Entry) -> Document:
+def _as_submitted(entry: Entry) -> Document:
     """Describe a document that does not answer yet by its newest submission."""
     if entry.current is not None or not entry.versions:
         return entry.document
@@ -634,7 +637,7 @@ def _is_asked_for(
     )
 
 
-def _told(version: _Version) -> Version:
+def _told(version: StoredVersion) -> Version:
     said, indexed = version.submission, version.indexed
     return Version(
         version_id=said.version_id,
@@ -656,21 +659,21 @@ def _same(one: Submission, other: Submission) -> bool:
     return (one.sha256, one.fingerprint) == (other.sha256, other.fingerprint)
 
 
-def _is_live(version: _Version, entry: _Entry) -> bool:
+def _is_live(version: StoredVersion, entry: Entry) -> bool:
     newest = 0 if entry.current is None else entry.current.sequence
     return version.state in ("pending", "current") or (
         version.state == "failed" and version.sequence > newest
     )
 
 
-def _is_doubtful(entry: _Entry) -> bool:
+def _is_doubtful(entry: Entry) -> bool:
     current = entry.current
     return (
         current is not None and current.indexed is not None and current.indexed.report.is_doubtful
     )
 
 
-def _is_expired(task: _Task) -> bool:
+def _is_expired(task: Task) -> bool:
     return (
         task.job.status == "running" and task.lease_until is not None and task.lease_until < _now()
     )
