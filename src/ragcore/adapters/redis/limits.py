@@ -16,6 +16,8 @@ from ragcore.errors import RateLimited
 
 _TIMEOUT_SECONDS: Final = 0.5
 _MOST_CONNECTIONS: Final = 16
+_WAIT_SECONDS: Final = 5.0
+"""For one of them: many requests at once are no failure of Redis."""
 _PAUSE_SECONDS: Final = 5.0
 """After a failure nobody waits for Redis for so long."""
 _LOG_EVERY_SECONDS: Final = 60.0
@@ -35,7 +37,7 @@ class RedisLimits:
         self._pool = redis.asyncio.BlockingConnectionPool.from_url(
             redis_url,
             max_connections=_MOST_CONNECTIONS,
-            timeout=_TIMEOUT_SECONDS,
+            timeout=_WAIT_SECONDS,
             socket_timeout=_TIMEOUT_SECONDS,
             socket_connect_timeout=_TIMEOUT_SECONDS,
             retry=Retry(NoBackoff(), 1),  # one more try, for a connection that went stale
