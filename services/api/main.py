@@ -31,8 +31,10 @@ from ragcore_api import errors
 from ragcore_api.auth import OPEN_PATHS, Authentication
 from ragcore_api.guard import LoopbackOnly, RequestIds, SecurityHeaders
 from ragcore_api.limits import RateLimits
-from ragcore_api.routes import audit, documents, health, ingest, jobs, keys, questions
+from ragcore_api.readiness import Readiness
+from ragcore_api.routes import audit, collections, documents, health, ingest, jobs, keys, questions
 from ragcore_api.schemas.values import Problem
+from ragcore_api.watching import JobWatch
 
 _REQUEST_HEADERS: Final = (
     "Authorization", "X-API-Key", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"
@@ -99,7 +101,7 @@ def create_app(settings: Settings) -> FastAPI:
     )
     errors.install(app)
     _add_middleware(app, settings)
-    for module in (ingest, jobs, documents, questions, keys, audit, health):
+    for module in (ingest, jobs, documents, collections, questions, keys, audit, health):
         app.include_router(module.router)
     return app
 
@@ -135,10 +137,18 @@ def _lifespan(
                 limits = await stack.enter_async_context(open_limits(settings))
                 await _require_administrator(rag, settings)
                 await _warm_up(rag)
+                watch = await stack.enter_async_context(JobWatch.open(rag.runtime.catalog))
             except RagError as error:
                 log.error("%s: %s", error.code, error)
                 raise
-            yield {"rag": rag, "doorbell": doorbell, "limits": limits}
+            readiness = Readiness.of(rag, doorbell)
+            yield {
+                "rag": rag,
+                "doorbell": doorbell,
+                "limits": limits,
+                "readiness": readiness,
+                "watch": watch,
+            }
 
     return lifespan
 

@@ -1,45 +1,51 @@
 """Whether the service lives, whether it is ready, and which one it is."""
 
-from collections.abc import Awaitable
+from typing import Annotated
 
-from fastapi import APIRouter, Response, status
+from fastapi import APIRouter, Depends, Request, Response, status
 
 from ragcore import __version__
-from ragcore.errors import RagError
-from ragcore_api.deps import DoorbellDep, RagDep
-from ragcore_api.schemas.operation import LiveOut, ReadyOut, VersionOut
+from ragcore_api.deps import RagDep
+from ragcore_api.readiness import OK, Readiness, can_answer
+from ragcore_api.schemas.operation import LiveOut, ReadyOut, ServiceVersionOut
 
 router = APIRouter(tags=["operation"])
 
 
-@router.get("/health/live")
-async def live() -> LiveOut:
+async def _readiness(request: Request) -> Readiness:
+    readiness: Readiness = request.state.readiness
+    return readiness
+
+
+ReadinessDep = Annotated[Readiness, Depends(_readiness)]
+
+
+@router.get("/health/live", operation_id="check_liveness", summary="Is the process alive?")
+async def check_liveness() -> LiveOut:
     """Answer as long as the process does; touches nothing else."""
     return LiveOut()
 
 
-@router.get("/health/ready", responses={503: {"model": ReadyOut}})
-async def ready(response: Response, rag: RagDep, doorbell: DoorbellDep) -> ReadyOut:
-    """Name each dependency and its state; 503 while questions can't be answered."""
-    database = await _state(rag.runtime.collections.list())
-    queue = await _state(doorbell.unheard())
-    if database != "ok":
+@router.get(
+    "/health/ready",
+    operation_id="check_readiness",
+    summary="Can questions be answered?",
+    responses={503: {"model": ReadyOut, "description": "No question can be answered."}},
+)
+async def check_readiness(response: Response, readiness: ReadinessDep) -> ReadyOut:
+    """Name each dependency and its state; 503 only while questions can't be answered.
+
+    Asked of the dependencies at most once a second, however often this is called.
+    """
+    states = await readiness()
+    if not can_answer(states):
         response.status_code = status.HTTP_503_SERVICE_UNAVAILABLE
-    return ReadyOut(
-        status="ok" if database == "ok" else "unavailable",
-        dependencies={"database": database, "queue": queue},
-    )
+        return ReadyOut(status="unavailable", dependencies=dict(states))
+    is_whole = all(state == OK for state in states.values())
+    return ReadyOut(status="ok" if is_whole else "degraded", dependencies=dict(states))
 
 
-@router.get("/version")
-async def version(rag: RagDep) -> VersionOut:
+@router.get("/version", operation_id="get_version", summary="Which version is this?")
+async def get_version(rag: RagDep) -> ServiceVersionOut:
     """Tell the version of the service and its embedding model."""
-    return VersionOut(version=__version__, embedding_model=rag.runtime.embedder.spec.model)
-
-
-async def _state(check: Awaitable[object]) -> str:
-    try:
-        await check
-    except RagError as error:
-        return error.code
-    return "ok"
+    return ServiceVersionOut(version=__version__, embedding_model=rag.runtime.embedder.spec.model)

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from ragcore_api.schemas.values import Out
+from ragcore_api.schemas.values import Out, examples
 
 
 class LiveOut(Out):
@@ -12,14 +12,35 @@ class LiveOut(Out):
 
 
 class ReadyOut(Out):
-    """`ok` when documents can be taken and questions answered; each dependency by name."""
+    """Each dependency by name, and what follows."""
 
-    status: Literal["ok", "unavailable"]
+    model_config = examples(
+        {
+            "status": "ok",
+            "dependencies": {
+                "database": "ok",
+                "queue": "ok",
+                "blob_store": "ok",
+                "embedding_model": "ok",
+                "disk": "ok",
+            },
+        }
+    )
+
+    status: Literal["ok", "degraded", "unavailable"] = Field(
+        description="`degraded`: questions are answered, documents may wait or be refused; "
+        "`unavailable`: no question is answered."
+    )
     dependencies: dict[str, str] = Field(
-        description="`ok`, or what is wrong. Without the queue jobs only start later."
+        description="`ok`, `timeout`, or the code of what is wrong: `database`, `queue` (without "
+        "it jobs only start later), `blob_store`, `embedding_model`, `disk`."
     )
 
 
-class VersionOut(Out):
+class ServiceVersionOut(Out):
+    model_config = examples(
+        {"version": "0.1.0", "embedding_model": "bundled:multilingual-e5-small"}
+    )
+
     version: str
     embedding_model: str

@@ -1,12 +1,17 @@
 """What schemas are made of, and the shape of an error."""
 
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
 CollectionName = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,48}$", examples=["default"])]
 DocumentId = Annotated[str, Field(pattern=r"^[A-Za-z0-9._:~-]{1,200}$")]
 Box = tuple[float, float, float, float]
+
+
+def examples(*values: Any) -> ConfigDict:
+    """Return the configuration of a schema that shows these values in the OpenAPI document."""
+    return ConfigDict(json_schema_extra={"examples": list(values)})
 
 
 class In(BaseModel):
@@ -24,6 +29,17 @@ class Out(BaseModel):
 
 class Problem(Out):
     """An error, after RFC 9457."""
+
+    model_config = examples(
+        {
+            "type": "urn:ragcore:problem:document_not_found",
+            "title": "Not Found",
+            "status": 404,
+            "detail": "there is no document 'timetable' in collection 'default'",
+            "code": "document_not_found",
+            "request_id": "4c1f0f3e6d0b4a43a8f6f0c0f6f1a2b3",
+        }
+    )
 
     type: str
     title: str

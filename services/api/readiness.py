@@ -1,0 +1,97 @@
+"""What the service depends on, and whether it answers."""
+
+import asyncio
+import shutil
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from time import monotonic
+from typing import Final
+
+from ragcore.adapters.redis.doorbell import RedisDoorbell
+from ragcore.errors import RagError, StorageFull
+from ragcore.rag import Rag
+
+_TIME_LIMIT_SECONDS: Final = 2.0
+_FRESH_SECONDS: Final = 1.0
+_NEEDED: Final = frozenset({"database", "embedding_model"})
+"""Without these no question is answered; without the others documents wait or are refused."""
+
+OK: Final = "ok"
+TIMEOUT: Final = "timeout"
+
+
+@dataclass(slots=True)
+class Readiness:
+    """Asks every dependency at once, each for a short time, and at most once a second.
+
+    So probes, however many, can't hammer what is already struggling, and one that hangs does not
+    hang the probe. Neither names nor addresses of servers are told: anybody may ask.
+    """
+
+    checks: Mapping[str, Callable[[], Awaitable[object]]]
+    time_limit_seconds: float = _TIME_LIMIT_SECONDS
+    _states: Mapping[str, str] = field(default_factory=dict, init=False)
+    _asked_at: float = field(default=float("-inf"), init=False)
+    _asking: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
+    _late: set[asyncio.Task[object]] = field(default_factory=set, init=False)
+
+    @classmethod
+    def of(cls, rag: Rag, doorbell: RedisDoorbell) -> "Readiness":
+        runtime, settings = rag.runtime, rag.runtime.settings
+        return cls(
+            {
+                "database": lambda: runtime.catalog.are_live([]),
+                "queue": doorbell.unheard,
+                "blob_store": lambda: anext(runtime.blobs.list("none/"), None),
+                "embedding_model": lambda: runtime.model.embed_query("ready?"),
+                "disk": lambda: asyncio.to_thread(
+                    _require_room, settings.data_dir, settings.disk.min_free_mb
+                ),
+            }
+        )
+
+    async def __call__(self) -> Mapping[str, str]:
+        """Return the state of each dependency: `ok`, `timeout`, or the code of its error."""
+        async with self._asking:
+            if monotonic() - self._asked_at > _FRESH_SECONDS:
+                states = await asyncio.gather(*map(self._state, self.checks.values()))
+                self._states = dict(zip(self.checks, states, strict=True))
+                self._asked_at = monotonic()
+            return self._states
+
+    async def _state(self, check: Callable[[], Awaitable[object]]) -> str:
+        async def checking() -> object:
+            return await check()
+
+        task = asyncio.create_task(checking())
+        done, _ = await asyncio.wait({task}, timeout=self.time_limit_seconds)
+        if not done:
+            # A driver may take its time to give up: it is told to, and not waited for.
+            task.cancel()
+            self._late.add(task)
+            task.add_done_callback(self._forget)
+            return TIMEOUT
+        try:
+            task.result()
+        except RagError as error:
+            return error.code
+        return OK
+
+    def _forget(self, task: asyncio.Task[object]) -> None:
+        self._late.discard(task)
+        if not task.cancelled():
+            task.exception()  # looked at, so that asyncio does not complain of it
+
+
+def can_answer(states: Mapping[str, str]) -> bool:
+    """Whether questions can be answered in these states."""
+    return all(states.get(name, OK) == OK for name in _NEEDED)
+
+
+def _require_room(directory: Path, least_mb: int) -> None:
+    while not directory.exists():  # nothing has been written yet
+        directory = directory.parent
+    free = shutil.disk_usage(directory).free // 2**20
+    if free < least_mb:
+        raise StorageFull(f"{free} MiB are free, {least_mb} MiB must stay so")
