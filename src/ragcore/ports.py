@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 from uuid import UUID
 
 from ragcore.model import (
@@ -487,16 +487,16 @@ class Catalog(Protocol):
 
     async def forget(
         self, collection: str, document_ids: Sequence[str], *, only_expired: bool = False
-    ) -> DeletionReceipt:
+    ) -> tuple[DeletionReceipt, Sequence[UUID]]:
         """Remove documents, chunks and versions in one transaction; running jobs of theirs lose.
 
-        Ids that don't exist are left out of the receipt, with `only_expired` also those that
+        Also answers with the versions whose files may be deleted now. Ids that don't exist are left out of the receipt, with `only_expired` also those that
         `expired` would not name now. `blobs` is 0: files are the flow's.
         """
         ...
 
-    async def version_ids(self, collection: str, document_ids: Sequence[str]) -> Sequence[UUID]:
-        """Every version of those documents, so that their files can be deleted."""
+    async def to_forget(self, collection: str, document_ids: Sequence[str]) -> DeletionReceipt:
+        """What `forget` would remove now of what was ingested; changes nothing."""
         ...
 
     async def are_live(self, version_ids: Sequence[UUID]) -> Set[UUID]:
@@ -512,8 +512,11 @@ class Retention(Protocol):
         ...
 
     async def forget_versions(self, *, limit: int = 1000) -> int:
-        """Remove replaced and superseded versions that no kept job names, and failed ones that
-        nothing can put in place any more; return how many. Their files are the sweep's."""
+        """Remove versions that no kept job names, unless they answer or are on their way.
+
+        Documents that never answered go with their last one. Returns how many versions went; their
+        files are the sweep's.
+        """
         ...
 
     async def forget_idempotency_keys(self, *, limit: int = 1000) -> int:
@@ -742,7 +745,7 @@ class Meter(Protocol):
     def child_ended(self, reason: ChildEnd) -> None: ...
 
 
-class Unmetered:
+class _Unmetered:
     """A `Meter` for where nobody counts."""
 
     def searched(
@@ -758,3 +761,6 @@ class Unmetered:
     def child_started(self) -> None: ...
 
     def child_ended(self, reason: ChildEnd) -> None: ...
+
+
+UNMETERED: Final[Meter] = _Unmetered()

@@ -41,7 +41,14 @@ from ragcore.model import (
     SearchResult,
     Version,
 )
-from ragcore.ports import ConversionRequest, Converter, Doorbell, Embedder
+from ragcore.ports import (
+    UNMETERED,
+    ConversionRequest,
+    Converter,
+    Doorbell,
+    Embedder,
+    Meter,
+)
 from ragcore.runtime import Runtime, as_embedder, open_converter, open_runtime
 from ragcore.settings import Settings
 from ragcore.steps import filtering
@@ -110,6 +117,7 @@ class Rag:
         data_dir: str | Path | None = None,
         embedding: "Embedder | BaseEmbedding | None" = None,
         doorbell: Doorbell | None = None,
+        meter: Meter = UNMETERED,
     ) -> "Opening":
         """Open everything: to be awaited, or used by `async with`.
 
@@ -122,7 +130,7 @@ class Rag:
         settings = settings or Settings()
         if data_dir is not None:
             settings = settings.model_copy(update={"data_dir": Path(data_dir).resolve()})
-        return Opening(settings, collection or settings.collection, embedding, doorbell)
+        return Opening(settings, collection or settings.collection, embedding, doorbell, meter)
 
     async def close(self) -> None:
         """Close all connections and children. The embedded server stops with its last user."""
@@ -488,6 +496,19 @@ class Rag:
         ids = [document_ids] if isinstance(document_ids, str) else list(document_ids)
         return await self._runtime.forget.documents(collection or self.collection, ids)
 
+    async def delete_matching(
+        self, filters: Filters, *, collection: str | None = None, dry_run: bool = False
+    ) -> DeletionReceipt:
+        """Remove the documents that match, those on their way in included.
+
+        With `dry_run` nothing is removed, and the receipt tells what would be. Safe to repeat.
+        Raises InvalidFilter.
+        """
+        wanted = filtering.parse(filters) if isinstance(filters, Mapping) else filters
+        return await self._runtime.forget.matching(
+            collection or self.collection, wanted, dry_run=dry_run
+        )
+
     async def collections(self) -> Sequence[tuple[Collection, int, int]]:
         """Return every collection with its number of documents and of chunks."""
         return await self._runtime.collections.list()
@@ -598,8 +619,10 @@ class Opening:
         collection: str,
         embedding: "Embedder | BaseEmbedding | None",
         doorbell: Doorbell | None,
+        meter: Meter,
     ) -> None:
         self._settings = settings
+        self._meter = meter
         self._doorbell = doorbell
         self._collection = checked_collection(collection)
         self._embedding = embedding
@@ -629,7 +652,12 @@ class Opening:
                 if embedder is not self._embedding:  # made here around a model of LlamaIndex
                     stack.push_async_callback(embedder.aclose)
             runtime = await stack.enter_async_context(
-                open_runtime(self._settings, embedder=embedder, doorbell=self._doorbell)
+                open_runtime(
+                    self._settings,
+                    embedder=embedder,
+                    doorbell=self._doorbell,
+                    meter=self._meter,
+                )
             )
             await runtime.open_collection(self._collection)
             if embedder is None and runtime.model.spec.model.startswith("bundled:"):

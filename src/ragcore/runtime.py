@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
@@ -18,20 +19,25 @@ from ragcore.flows.forget import Forget, SweepOrphans
 from ragcore.flows.ingest import Ingest
 from ragcore.flows.keys import KeyRing
 from ragcore.flows.pages import DrawPage
+from ragcore.flows.retention import Retain
 from ragcore.flows.search import Search
 from ragcore.flows.submit import Submit
 from ragcore.flows.work import Work
 from ragcore.model import Collection, EmbeddingSpec
 from ragcore.ports import (
+    UNMETERED,
     Answerer,
     Audit,
     BlobStore,
+    Callbacks,
     Catalog,
     ChunkStore,
     Collections,
     Converter,
     Doorbell,
     Embedder,
+    Meter,
+    Retention,
 )
 from ragcore.settings import Settings
 from ragcore.steps.identity import pipeline_fingerprint
@@ -44,6 +50,7 @@ if TYPE_CHECKING:
     from ragcore.adapters.postgres.pool import Pool
     from ragcore.adapters.redis.doorbell import RedisDoorbell
     from ragcore.adapters.redis.limits import RedisLimits
+    from ragcore.adapters.web import Web
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +82,13 @@ class Runtime:
     draw_page: DrawPage
     keys: KeyRing
     audit: Audit
+    callbacks: Callbacks
+    retention: Retention
+    retain: Retain
+    web: "Web"
+    """Fetches documents by their URL."""
+    callback_web: "Web"
+    """Tells callback URLs; also checks them when they are given."""
     chunker: str
 
     async def open_collection(
@@ -100,7 +114,11 @@ class Runtime:
 
 @asynccontextmanager
 async def open_runtime(
-    settings: Settings, *, embedder: Embedder | None = None, doorbell: Doorbell | None = None
+    settings: Settings,
+    *,
+    embedder: Embedder | None = None,
+    doorbell: Doorbell | None = None,
+    meter: Meter = UNMETERED,
 ) -> AsyncIterator[Runtime]:
     """Open the database, the blob store and the models, and close them in reverse.
 
@@ -113,11 +131,14 @@ async def open_runtime(
     from ragcore.adapters.models.extractive import ExtractiveAnswerer
     from ragcore.adapters.postgres.audit import PostgresAudit
     from ragcore.adapters.postgres.cache import PostgresEmbeddingCache
+    from ragcore.adapters.postgres.callbacks import PostgresCallbacks
     from ragcore.adapters.postgres.catalog import PostgresCatalog
     from ragcore.adapters.postgres.chunks import PostgresChunks
     from ragcore.adapters.postgres.collections import PostgresCollections
     from ragcore.adapters.postgres.migrate import migrate
     from ragcore.adapters.postgres.pool import open_pool
+    from ragcore.adapters.postgres.retention import PostgresRetention
+    from ragcore.adapters.web import Web
     from ragcore.adapters.work_directory import work_directory
 
     async with AsyncExitStack() as stack:
@@ -137,10 +158,11 @@ async def open_runtime(
             cache=cache,
             batch_tokens=settings.embedding.batch_tokens,
             concurrency=settings.embedding.concurrency,
+            meter=meter,
         )
         # Beside the blobs, where fetching a file is a link and not a copy.
         directory = await stack.enter_async_context(work_directory(settings.data_dir / "work"))
-        converter = open_converter(settings)
+        converter = open_converter(settings, meter=meter)
         stack.push_async_callback(converter.aclose)
         tokenizer = tokenizer_name(model)
         max_tokens = longest_chunk(settings, model.spec, tokenizer)
@@ -160,8 +182,17 @@ async def open_runtime(
             tokenizer=tokenizer,
         )
         extractive = ExtractiveAnswerer(model, questions=embedding)
+        forget = Forget(catalog=catalog, collections=collections, blobs=blobs)
+        audit, retention = PostgresAudit(pool), PostgresRetention(pool)
         keys = _key_ring(settings, pool)
         stack.push_async_callback(keys.aclose)
+        web = Web(**settings.fetch.model_dump())
+        stack.push_async_callback(web.aclose)
+        callback_web = Web(
+            allowed_hosts=settings.callbacks.allowed_hosts,
+            timeout_seconds=settings.callbacks.timeout_seconds,
+        )
+        stack.push_async_callback(callback_web.aclose)
         yield Runtime(
             settings=settings,
             database_url=database_url,
@@ -184,13 +215,14 @@ async def open_runtime(
                 max_bytes=settings.conversion.max_file_mb * 2**20,
             ),
             work=Work(catalog=catalog, ingest=ingest, owner=_owner()),
-            forget=Forget(catalog=catalog, collections=collections, blobs=blobs),
+            forget=forget,
             sweep_orphans=SweepOrphans(catalog=catalog, blobs=blobs),
             search=Search(
                 chunks=chunks,
                 embedder=embedding,
                 candidates=settings.search.candidates,
                 merge_neighbours=settings.search.merge_neighbours,
+                meter=meter,
             ),
             draw_page=DrawPage(
                 blobs=blobs,
@@ -200,7 +232,19 @@ async def open_runtime(
                 directory=directory,
             ),
             keys=keys,
-            audit=PostgresAudit(pool),
+            audit=audit,
+            callbacks=PostgresCallbacks(pool),
+            retention=retention,
+            retain=Retain(
+                catalog=catalog,
+                retention=retention,
+                forget=forget,
+                audit=audit,
+                finished_jobs=_days(settings.retention.finished_jobs_days),
+                audit_trail=_days(settings.retention.audit_days),
+            ),
+            web=web,
+            callback_web=callback_web,
             chunker=chunker,
         )
 
@@ -261,13 +305,13 @@ async def open_audit(settings: Settings) -> AsyncIterator[Audit]:
         yield PostgresAudit(await _small_pool(settings, stack))
 
 
-def open_converter(settings: Settings) -> Converter:
+def open_converter(settings: Settings, *, meter: Meter = UNMETERED) -> Converter:
     """Return a converter; its children start with the first file."""
     from ragcore.adapters.docling.converter import ConversionOptions, DoclingConverter
 
     counters = "ragcore.adapters.models.tokenizers:load_counter"
     options = ConversionOptions(**settings.conversion.model_dump(), counters=counters)
-    return DoclingConverter(options)
+    return DoclingConverter(options, meter=meter)
 
 
 async def open_embedder(settings: Settings) -> Embedder:
@@ -390,6 +434,11 @@ def _generator(settings: Settings, extractive: Answerer, stack: AsyncExitStack) 
     )
     stack.push_async_callback(answerer.aclose)
     return answerer
+
+
+def _days(days: int) -> timedelta | None:
+    """Return how long something is kept; 0 days in the settings: for ever."""
+    return timedelta(days=days) if days else None
 
 
 def _owner() -> str:

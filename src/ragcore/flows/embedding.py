@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import random
+import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from ragcore.errors import ModelUnavailable, Rejected, Unavailable
 from ragcore.model import EmbeddingSpec, Vector, Vectors
-from ragcore.ports import Embedder, EmbeddingCache
+from ragcore.ports import UNMETERED, Embedder, EmbeddingCache, Meter
 
 _log = logging.getLogger(__name__)
 
@@ -58,12 +59,14 @@ class Embedding:
         batch_tokens: int = 4096,
         concurrency: int = 4,
         patience: Patience = Patience(),
+        meter: Meter = UNMETERED,
     ) -> None:
         self._embedder = embedder
         self._cache = cache
         self._batch_tokens = batch_tokens
         self._concurrency = concurrency
         self._patience = patience
+        self._meter = meter
         self._questions: OrderedDict[str, Vector] = OrderedDict()
 
     @property
@@ -102,7 +105,8 @@ class Embedding:
             if progress is not None:
                 progress(len(known) / len(by_hash))
 
-        await _in_lanes(await self._batches(missing), embed, lanes=self._concurrency)
+        batches = await self._batches(missing, known=len(known))
+        await _in_lanes(batches, embed, lanes=self._concurrency)
         rows = [known[_hash(text)] for text in texts]
         return np.array(rows, np.float32).reshape(len(texts), self.spec.dimension), warnings
 
@@ -123,14 +127,16 @@ class Embedding:
 
     # --- batches -----------------------------------------------------------------------
 
-    async def _batches(self, texts: Sequence[str]) -> Sequence[Sequence[str]]:
+    async def _batches(self, texts: Sequence[str], *, known: int) -> Sequence[Sequence[str]]:
         """Group texts of similar length, so that little is padded, up to a number of tokens."""
         counts = await asyncio.to_thread(lambda: [self.count_tokens(text) for text in texts])
+        self._meter.recalled(known=known, missing=len(texts), missing_tokens=sum(counts))
         ordered = sorted(zip(counts, texts, strict=True), key=lambda counted: -counted[0])
         return list(_packed(ordered, self._batch_tokens))
 
     async def _embed_batch(self, texts: Sequence[str], warnings: list[str]) -> dict[bytes, Vector]:
         """Embed texts together, or, when the model refuses, each half on its own."""
+        started = time.perf_counter()
         try:
             vectors = await self._ask(lambda: self._embedder.embed_documents(texts))
         except Rejected as refusal:
@@ -139,6 +145,7 @@ class Embedding:
             middle = len(texts) // 2
             first = await self._embed_batch(texts[:middle], warnings)
             return first | await self._embed_batch(texts[middle:], warnings)
+        self._meter.embedded(len(texts), seconds=time.perf_counter() - started)
         return {_hash(text): vector for text, vector in zip(texts, vectors, strict=True)}
 
     async def _embed_refused(self, text: str, refusal: Rejected, warnings: list[str]) -> Vector:
@@ -191,11 +198,18 @@ class Embedding:
     async def _patiently(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
         for seconds in self._patience.waits():
             try:
-                return await call()
+                return await self._once(call)
             except ModelUnavailable as error:
                 _log.info("asking the embedding model again in %.1f s: %s", seconds, error)
                 await asyncio.sleep(seconds)
-        return await call()
+        return await self._once(call)
+
+    async def _once(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+        try:
+            return await call()
+        except (ModelUnavailable, Rejected) as error:
+            self._meter.embedding_failed(error.code)
+            raise
 
     # --- the cache: an economy, never a reason to fail -------------------------------------
 

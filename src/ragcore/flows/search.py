@@ -16,7 +16,7 @@ from ragcore.model import (
     SearchResult,
     Vector,
 )
-from ragcore.ports import ChunkStore, Embedder
+from ragcore.ports import UNMETERED, ChunkStore, Embedder, Meter
 from ragcore.steps.fingerprints import require_same_embedding
 from ragcore.steps.fusing import Fusion, Ranked, fuse
 from ragcore.steps.languages import detect
@@ -59,6 +59,7 @@ class Search:
     """Proposals taken from each leg before fusion."""
     merge_neighbours: bool = False
     """Join passages that follow one another in a document under the same heading."""
+    meter: Meter = field(default=UNMETERED, repr=False)
     languages: dict[str, str | None] = field(default_factory=dict, repr=False)
     """Of questions asked before, as long as they are remembered."""
 
@@ -91,6 +92,11 @@ class Search:
         if self.merge_neighbours:
             passages = joined_neighbours(passages)
         stopwatch.lap("fuse")
+        self.meter.searched(
+            mode,
+            stopwatch.milliseconds,
+            shortfall=sum(candidates.shortfall for candidates in found),
+        )
         return SearchResult(
             passages=tuple(passages),
             timings_ms=stopwatch.milliseconds,

@@ -17,7 +17,7 @@ from ragcore.adapters.docling.processes import ConversionProcess, OnProgress
 from ragcore.adapters.docling.tesseract import choose_languages
 from ragcore.errors import NotConfigured
 from ragcore.model import ConvertedDocument
-from ragcore.ports import ConversionRequest
+from ragcore.ports import UNMETERED, ConversionRequest, Meter
 
 __all__ = ["ConversionOptions", "DoclingConverter"]
 
@@ -34,9 +34,9 @@ class DoclingConverter:
     Children start with the first conversion, or with `warm`. Bound to the event loop it is used in.
     """
 
-    def __init__(self, options: ConversionOptions) -> None:
+    def __init__(self, options: ConversionOptions, *, meter: Meter = UNMETERED) -> None:
         self._options = options
-        self._seats = [_Seat(options) for _ in range(options.processes)]
+        self._seats = [_Seat(options, meter) for _ in range(options.processes)]
         # Last in, first out: a warm child before one that has yet to start.
         self._free: asyncio.LifoQueue[_Seat] = asyncio.LifoQueue()
         for seat in self._seats:
@@ -110,8 +110,9 @@ def _with_absolute_paths(request: ConversionRequest) -> ConversionRequest:
 class _Seat:
     """A place for one child at a time; used by one conversion at a time."""
 
-    def __init__(self, options: ConversionOptions) -> None:
+    def __init__(self, options: ConversionOptions, meter: Meter) -> None:
         self._options = options
+        self._meter = meter
         self._occupant: asyncio.Task[ConversionProcess] | None = None
         self._leaving: set[asyncio.Task[None]] = set()
         self._is_closed = False
@@ -157,6 +158,7 @@ class _Seat:
             raise
 
     def _start(self) -> asyncio.Task[ConversionProcess]:
+        self._meter.child_started()
         return asyncio.create_task(ConversionProcess.start(memory_mb=self._options.memory_mb))
 
     def _is_spent(self, process: ConversionProcess) -> bool:
@@ -166,6 +168,7 @@ class _Seat:
 
     def _replace(self, process: ConversionProcess) -> None:
         """Let the child go and have its successor import Docling while nobody waits for it."""
+        self._meter.child_ended(process.end)
         leaving = asyncio.create_task(process.aclose())
         self._leaving.add(leaving)
         leaving.add_done_callback(self._leaving.discard)

@@ -16,6 +16,7 @@ from ragcore.adapters.docling import wire
 from ragcore.adapters.docling.options import ConversionOptions
 from ragcore.errors import ConversionFailed, ConversionTimeout, RagError, UnsupportedMachine
 from ragcore.model import Chunk, ConvertedDocument, Stage
+from ragcore.ports import ChildEnd
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ class ConversionProcess:
         self._reader, self._writer = streams
         self._lifeline = lifeline
         self._is_broken = False
-        self._is_over_memory = False
+        self._killed_for: ChildEnd | None = None
         self._output = _Output(process.pid)
         assert process.stdout is not None
         self._draining = asyncio.create_task(self._output.drain(process.stdout))
@@ -109,6 +110,11 @@ class ConversionProcess:
         return self._process.pid
 
     @property
+    def end(self) -> ChildEnd:
+        """Why it is gone, or about to go."""
+        return self._killed_for or ("crashed" if self.has_died else "recycled")
+
+    @property
     def has_died(self) -> bool:
         """Whether it is gone or doomed; asks the kernel, as asyncio learns of it a moment later."""
         if self._is_broken or self._process.returncode is not None:
@@ -142,15 +148,18 @@ class ConversionProcess:
             ):
                 reply = await self._exchange(order, on_progress)
         except TimeoutError:
-            self.kill()
+            self.kill("timeout")
             raise ConversionTimeout(
                 f"reading {name!r} took longer than the {order.options.timeout_seconds:g} s "
                 "allowed and was stopped; split the document or raise the limit"
             ) from None
         except (asyncio.IncompleteReadError, ConnectionError) as error:
             raise await self._death(name, order.options) from error
+        except asyncio.CancelledError:
+            self.kill("cancelled")
+            raise
         except BaseException:
-            self.kill()
+            self.kill("crashed")
             raise
         if isinstance(reply, wire.Failed):
             raise reply.as_error()
@@ -163,8 +172,7 @@ class ConversionProcess:
         async def watch() -> None:
             while resident_mb(self.pid) <= memory_mb:  # noqa: ASYNC110 - no event tells
                 await asyncio.sleep(_WATCH_SECONDS)
-            self._is_over_memory = True
-            self.kill()
+            self.kill("memory")
 
         watching = asyncio.create_task(watch())
         try:
@@ -195,10 +203,12 @@ class ConversionProcess:
 
     async def _death(self, name: str, options: ConversionOptions) -> RagError:
         """Find out what killed the child in the middle of a file."""
-        self.kill()  # what it started may live on
+        self.kill("crashed")  # what it started may live on
         status = await self._process.wait()
         await self._draining
-        if self._is_over_memory or any(sign in self._output.tail for sign in _SIGNS_OF_HUNGER):
+        if any(sign in self._output.tail for sign in _SIGNS_OF_HUNGER):
+            self._killed_for = "memory"
+        if self._killed_for == "memory":
             return ConversionTimeout(
                 f"{name!r} needs more than the {options.memory_mb} MiB of memory allowed for a "
                 "conversion; split the document or raise the limit"
@@ -207,11 +217,12 @@ class ConversionProcess:
             f"the process reading {name!r} {_how_it_ended(status)}; the file may be damaged"
         )
 
-    def kill(self) -> None:
-        """End the child and everything it started, at once. Safe to repeat."""
+    def kill(self, reason: ChildEnd | None = None) -> None:
+        """End the child and everything it started, at once. Safe to repeat: the first counts."""
         if self._is_broken:
             return  # by now its number may be another process's
         self._is_broken = True
+        self._killed_for = reason
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
 
