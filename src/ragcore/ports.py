@@ -344,8 +344,8 @@ class Catalog(Protocol):
     async def run_again(self, job_id: UUID) -> Job:
         """Queue a failed or cancelled job once more, its attempts counted from 0.
 
-        Its callback is owed once more too. Ends as `superseded` when something newer got in place meanwhile. Raises JobNotFound, and
-        NotRetryable when it has not failed, or its document or version is gone.
+        Its callback is owed once more too. Ends as `superseded` when something newer got in place
+        meanwhile. Raises JobNotFound, and NotRetryable when it has not failed, or its document or version is gone.
         """
         ...
 
