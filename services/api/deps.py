@@ -12,6 +12,7 @@ from ragcore.adapters.redis.doorbell import RedisDoorbell
 from ragcore.errors import Forbidden
 from ragcore.model import AuditEntry, Principal, Scope
 from ragcore.rag import Rag
+from ragcore_api.watching import JobWatch
 
 
 async def _rag(request: Request) -> Rag:
@@ -24,8 +25,14 @@ async def _doorbell(request: Request) -> RedisDoorbell:
     return doorbell
 
 
+async def _watch(request: Request) -> JobWatch:
+    watch: JobWatch = request.state.watch
+    return watch
+
+
 RagDep = Annotated[Rag, Depends(_rag)]
 DoorbellDep = Annotated[RedisDoorbell, Depends(_doorbell)]
+JobWatchDep = Annotated[JobWatch, Depends(_watch)]
 
 
 class Caller:

@@ -158,7 +158,7 @@ class Submit:
             for (_, stored), submitted in zip(uploads, recorded, strict=True)
             if not submitted.needs_blob
         )
-        await self._ring([each.job for each in recorded if each.needs_blob])
+        await self.ring([each.job for each in recorded if each.needs_blob])
         return [each.job for each in recorded]
 
     async def file(self, path: Path, upload: Upload, *, sha256: bytes, size: int) -> Job:
@@ -178,7 +178,7 @@ class Submit:
         for stored in uploads:
             await self.discard(stored)
 
-    async def _ring(self, jobs: Sequence[Job]) -> None:
+    async def ring(self, jobs: Sequence[Job]) -> None:
         """Tell the workers; not again and again once the bell is found to be away."""
         if self.doorbell is None:
             return
