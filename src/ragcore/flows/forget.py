@@ -1,16 +1,20 @@
 """Document id → nothing left of it, and files that nobody refers to → gone."""
 
+import asyncio
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
 
 from ragcore.flows.submit import version_prefix
-from ragcore.model import DeletionReceipt
+from ragcore.model import DeletionReceipt, Filter
 from ragcore.ports import BlobStore, Catalog, Collections
 
 _AT_ONCE: Final = 1000
-"""Versions that the catalogue is asked about at a time."""
+"""Documents or versions that the catalogue is asked about at a time."""
+
+_PREFIXES_AT_ONCE: Final = 16
+"""Versions whose files are deleted at the same time: the store may be far away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,11 +29,37 @@ class Forget:
     collections: Collections
     blobs: BlobStore
 
-    async def documents(self, collection: str, document_ids: Sequence[str]) -> DeletionReceipt:
-        """Delete these documents; ids that don't exist are left out of the receipt."""
-        versions = await self.catalog.version_ids(collection, document_ids)
-        receipt = await self.catalog.forget(collection, document_ids)
+    async def documents(
+        self, collection: str, document_ids: Sequence[str], *, only_expired: bool = False
+    ) -> DeletionReceipt:
+        """Delete these documents; ids that don't exist are left out of the receipt.
+
+        With `only_expired` those stay that were sent anew, or given a later date, meanwhile.
+        """
+        receipt, versions = await self.catalog.forget(
+            collection, document_ids, only_expired=only_expired
+        )
         return replace(receipt, blobs=await self._delete_files(versions))
+
+    async def matching(
+        self, collection: str, filters: Filter, *, dry_run: bool = False
+    ) -> DeletionReceipt:
+        """Delete the documents that match, also those on their way; the receipt adds up.
+
+        A thousand at a time, each in a transaction: a kill leaves the rest, which a repeat deletes.
+        `dry_run` tells what would go, files apart, and changes nothing. Raises InvalidFilter,
+        CollectionNotFound.
+        """
+        await self.collections.get(collection)
+        total = DeletionReceipt(collection, (), chunks=0, versions=0, blobs=0)
+        after: str | None = None
+        while found := await self.catalog.matching(
+            collection, filters, limit=_AT_ONCE, after=after
+        ):
+            act = self.catalog.to_forget if dry_run else self.documents
+            total = _sum(total, await act(collection, found))
+            after = found[-1]
+        return total
 
     async def collection(self, name: str) -> DeletionReceipt:
         """Delete a collection and all in it. Raises CollectionNotFound."""
@@ -37,7 +67,22 @@ class Forget:
         return replace(receipt, blobs=await self._delete_files(versions))
 
     async def _delete_files(self, versions: Sequence[UUID]) -> int:
-        return sum([await self.blobs.delete_prefix(version_prefix(v)) for v in versions])
+        deleted = 0
+        for first in range(0, len(versions), _PREFIXES_AT_ONCE):
+            some = versions[first : first + _PREFIXES_AT_ONCE]
+            deletions = (self.blobs.delete_prefix(version_prefix(version)) for version in some)
+            deleted += sum(await asyncio.gather(*deletions))
+        return deleted
+
+
+def _sum(one: DeletionReceipt, other: DeletionReceipt) -> DeletionReceipt:
+    return DeletionReceipt(
+        collection=one.collection,
+        document_ids=(*one.document_ids, *other.document_ids),
+        chunks=one.chunks + other.chunks,
+        versions=one.versions + other.versions,
+        blobs=one.blobs + other.blobs,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -150,7 +150,9 @@ class PostgresCatalog:
                 timings_ms=version.timings_ms,
                 warnings=version.warnings,
             )
-            await chunks.delete_document_chunks(connection, lease.job.collection, lease.document_no)
+            await chunks.delete_document_chunks(
+                connection, lease.job.collection, [lease.document_no]
+            )
             await chunks.copy_chunks(
                 connection,
                 lease.job.collection,
@@ -372,7 +374,7 @@ class PostgresCatalog:
 
     async def forget(
         self, collection: str, document_ids: Sequence[str], *, only_expired: bool = False
-    ) -> DeletionReceipt:
+    ) -> tuple[DeletionReceipt, Sequence[UUID]]:
         wanted = {"collection": collection, "document_ids": list(document_ids)}
         async with self._transaction() as connection:
             found = await _all(connection, "lock_documents", wanted)
@@ -380,24 +382,33 @@ class PostgresCatalog:
                 found = await _still_expired(connection, found)
             numbers = [row["document_no"] for row in found]
             ids = [row["document_id"] for row in found]
-            removed = await chunks.delete_nodes_of(connection, collection, ids) if ids else 0
-            for number in numbers:
-                removed += await chunks.delete_document_chunks(connection, collection, number)
+            if not found:
+                return DeletionReceipt(collection, (), chunks=0, versions=0, blobs=0), ()
+            removed = await chunks.delete_nodes_of(connection, collection, ids)
+            removed += await chunks.delete_document_chunks(connection, collection, numbers)
             await connection.execute(SQL["cancel_jobs_of"], {"document_nos": numbers})
-            versions = await connection.execute(SQL["delete_versions"], {"document_nos": numbers})
+            versions = await _all(connection, "delete_versions", {"document_nos": numbers})
             await connection.execute(SQL["delete_documents"], {"document_nos": numbers})
-        return DeletionReceipt(
+        receipt = DeletionReceipt(
             collection=collection,
             document_ids=tuple(ids),
             chunks=removed,
-            versions=versions.rowcount,
+            versions=len(versions),
             blobs=0,
         )
+        return receipt, tuple(row["version_id"] for row in versions)
 
-    async def version_ids(self, collection: str, document_ids: Sequence[str]) -> Sequence[UUID]:
+    async def to_forget(self, collection: str, document_ids: Sequence[str]) -> DeletionReceipt:
         wanted = {"collection": collection, "document_ids": list(document_ids)}
         async with self._transaction() as connection:
-            return [row["version_id"] for row in await _all(connection, "versions_of", wanted)]
+            rows = await _all(connection, "to_forget", wanted)
+        return DeletionReceipt(
+            collection=collection,
+            document_ids=tuple(row["document_id"] for row in rows),
+            chunks=sum(row["chunks"] for row in rows),
+            versions=sum(row["versions"] for row in rows),
+            blobs=0,
+        )
 
     async def are_live(self, version_ids: Sequence[UUID]) -> Set[UUID]:
         wanted = {"version_ids": list(version_ids)}

@@ -405,11 +405,13 @@ SELECT d.document_no
 FROM ragcore.documents d
 WHERE d.document_no = ANY(%(document_nos)s) AND {expired};
 
--- name: versions_of
-SELECT v.version_id
-FROM ragcore.versions v
-JOIN ragcore.documents d USING (document_no)
-WHERE d.collection = %(collection)s AND d.document_id = ANY(%(document_ids)s);
+-- name: to_forget
+SELECT d.document_id,
+       (SELECT count(*) FROM ragcore.versions v WHERE v.document_no = d.document_no) AS versions,
+       coalesce((SELECT v.chunks FROM ragcore.versions v WHERE v.version_id = d.version_id), 0) AS chunks
+FROM ragcore.documents d
+WHERE d.collection = %(collection)s AND d.document_id = ANY(%(document_ids)s)
+ORDER BY d.document_id;
 
 -- name: cancel_jobs_of
 UPDATE ragcore.jobs
@@ -418,7 +420,7 @@ SET status = 'cancelled', stage = NULL, finished_at = now(),
 WHERE document_no = ANY(%(document_nos)s) AND status IN ('queued', 'running');
 
 -- name: delete_versions
-DELETE FROM ragcore.versions WHERE document_no = ANY(%(document_nos)s);
+DELETE FROM ragcore.versions WHERE document_no = ANY(%(document_nos)s) RETURNING version_id;
 
 -- name: delete_documents
 DELETE FROM ragcore.documents WHERE document_no = ANY(%(document_nos)s);

@@ -37,10 +37,12 @@ _COPIED_TYPES: Final = (
 # --- inside the caller's transaction -------------------------------------------------------
 
 
-async def delete_document_chunks(connection: Connection, collection: str, document_no: int) -> int:
-    """Delete a document's chunks and their words; return how many chunks there were."""
+async def delete_document_chunks(
+    connection: Connection, collection: str, document_nos: Sequence[int]
+) -> int:
+    """Delete the chunks of documents and their words; return how many chunks there were."""
     query = _of(collection, "delete_document_chunks")
-    return (await connection.execute(query, {"document_no": document_no})).rowcount
+    return (await connection.execute(query, {"document_nos": list(document_nos)})).rowcount
 
 
 async def delete_nodes_of(
@@ -48,7 +50,9 @@ async def delete_nodes_of(
 ) -> int:
     """Delete what LlamaIndex users added to these documents; return how many rows there were."""
     query = _of(collection, "delete_nodes_of")
-    return (await connection.execute(query, {"document_ids": list(document_ids)})).rowcount
+    named = [Jsonb({"doc_id": document_id}) for document_id in document_ids]
+    wanted = {"document_ids": list(document_ids), "named": named}
+    return (await connection.execute(query, wanted)).rowcount
 
 
 async def copy_chunks(

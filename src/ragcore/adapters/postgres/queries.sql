@@ -2,11 +2,19 @@
 -- {collection} is filled in with a checked name, see steps/identity.py.
 
 -- name: delete_document_chunks
-DELETE FROM vecs."{collection}" WHERE document_no = %(document_no)s;
+DELETE FROM vecs."{collection}" WHERE document_no = ANY(%(document_nos)s);
 
 -- name: delete_nodes_of
--- Nodes that a LlamaIndex user added to these documents, beside what was ingested of them.
-DELETE FROM vecs."{collection}" WHERE own_metadata AND document_id = ANY(%(document_ids)s);
+-- Nodes that a LlamaIndex user added to these documents, beside what was ingested of them. A row of
+-- a stock client names its document in metadata alone. Gathered first: each part has its index.
+WITH theirs AS (
+    SELECT id FROM vecs."{collection}" WHERE own_metadata AND document_id = ANY(%(document_ids)s)
+    UNION
+    SELECT t.id
+    FROM unnest(%(named)s::jsonb[]) AS n (named)
+    JOIN vecs."{collection}" t ON t.own_metadata AND t.metadata @> n.named
+)
+DELETE FROM vecs."{collection}" t USING theirs WHERE t.id = theirs.id;
 
 -- name: copy_chunks
 COPY vecs."{collection}" (id, vec, metadata, document_no, document_id, ordinal, tokens, language,

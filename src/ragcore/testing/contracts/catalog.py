@@ -401,16 +401,19 @@ class CatalogContract:
         waiting = (await catalog.submit(submission("three", document_id="gone"))).job
         lease = await claimed(catalog, waiting.job_id)
         versions = {gone.version_id, lease.version_id}
-        assert set(await catalog.version_ids("default", ["gone"])) == versions
-        receipt = await catalog.forget("default", ["gone", "unknown"])
-        assert (receipt.document_ids, receipt.chunks, receipt.versions) == (("gone",), 2, 2)
+        expected = await catalog.to_forget("default", ["gone", "unknown"])
+        assert (expected.document_ids, expected.chunks, expected.versions) == (("gone",), 2, 2)
+        receipt, retired = await catalog.forget("default", ["gone", "unknown"])
+        assert receipt == expected
+        assert set(retired) == versions
         assert await catalog.are_live([kept.version_id, *versions]) == {kept.version_id}
         with pytest.raises(DocumentNotFound):
             await catalog.document("default", "gone")
         with pytest.raises(LeaseLost):
             await catalog.put_in_place(lease, indexed("three"))
         assert (await catalog.job(waiting.job_id)).status == "cancelled"
-        assert (await catalog.forget("default", ["gone"])).document_ids == ()
+        receipt, retired = await catalog.forget("default", ["gone"])
+        assert (receipt.document_ids, list(retired)) == ((), [])
 
     async def test_a_forgotten_document_can_come_back(self, catalog: Catalog) -> None:
         job = (await catalog.submit(submission("one"))).job

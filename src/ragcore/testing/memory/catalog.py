@@ -403,26 +403,33 @@ class MemoryCatalog:
 
     async def forget(
         self, collection: str, document_ids: Sequence[str], *, only_expired: bool = False
-    ) -> DeletionReceipt:
+    ) -> tuple[DeletionReceipt, Sequence[UUID]]:
         found = [
             document_id
             for document_id in dict.fromkeys(document_ids)
             if (entry := self.entries.get((collection, document_id))) is not None
             and (not only_expired or _has_expired(entry))
         ]
-        chunks = versions = 0
+        receipt = await self.to_forget(collection, found)
+        versions: list[UUID] = []
         for document_id in found:
             entry = self.entries.pop((collection, document_id))
-            chunks += entry.document.chunks
-            versions += len(entry.versions)
+            versions += entry.versions
             for task in self.tasks.values():
                 if task.document_no == entry.number and not task.job.is_finished:
                     self._cancel(task)
-        return DeletionReceipt(collection, tuple(found), chunks, versions, blobs=0)
+        return receipt, versions
 
-    async def version_ids(self, collection: str, document_ids: Sequence[str]) -> Sequence[UUID]:
-        entries = [self.entries.get((collection, d)) for d in document_ids]
-        return [version for entry in entries if entry is not None for version in entry.versions]
+    async def to_forget(self, collection: str, document_ids: Sequence[str]) -> DeletionReceipt:
+        found = [d for d in document_ids if (collection, d) in self.entries]
+        entries = [self.entries[collection, document_id] for document_id in found]
+        return DeletionReceipt(
+            collection,
+            tuple(found),
+            chunks=sum(entry.document.chunks for entry in entries),
+            versions=sum(len(entry.versions) for entry in entries),
+            blobs=0,
+        )
 
     async def are_live(self, version_ids: Sequence[UUID]) -> Set[UUID]:
         return {
