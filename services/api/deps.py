@@ -12,6 +12,7 @@ from ragcore.adapters.redis.doorbell import RedisDoorbell
 from ragcore.errors import Forbidden
 from ragcore.model import AuditEntry, Principal, Scope
 from ragcore.rag import Rag
+from ragcore_api.turnstile import Turnstile
 from ragcore_api.watching import JobWatch
 
 
@@ -25,6 +26,11 @@ async def _doorbell(request: Request) -> RedisDoorbell:
     return doorbell
 
 
+async def _conversions(request: Request) -> Turnstile:
+    turnstile: Turnstile = request.state.conversions
+    return turnstile
+
+
 async def _watch(request: Request) -> JobWatch:
     watch: JobWatch = request.state.watch
     return watch
@@ -32,6 +38,7 @@ async def _watch(request: Request) -> JobWatch:
 
 RagDep = Annotated[Rag, Depends(_rag)]
 DoorbellDep = Annotated[RedisDoorbell, Depends(_doorbell)]
+ConversionsDep = Annotated[Turnstile, Depends(_conversions)]
 JobWatchDep = Annotated[JobWatch, Depends(_watch)]
 
 

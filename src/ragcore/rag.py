@@ -230,6 +230,7 @@ class Rag:
             converter=runtime.converter,
             tokenizer=runtime.work.ingest.tokenizer,
             max_tokens=runtime.work.ingest.max_tokens,
+            directory=runtime.work.ingest.directory,
         )
 
     # --- questions -------------------------------------------------------------------------
@@ -678,14 +679,16 @@ async def convert(
     converter: Converter | None = None,
     tokenizer: str = "bundled",
     max_tokens: int | None = None,
+    directory: Path | None = None,
 ) -> Conversion:
     """Read one file without any database. Raises UnsupportedFormat, ConversionError …
 
-    Its chunks are counted in the bundled model's tokens, unless another counter is named.
+    Its chunks are counted in the bundled model's tokens, unless another counter is named. What is
+    worked on rests in `directory`, or the system's own for such files, and is removed.
     """
     reader = converter or open_converter(settings)
-    with tempfile.TemporaryDirectory(prefix="ragcore-convert-") as directory:
-        path = Path(directory, "original")
+    with tempfile.TemporaryDirectory(prefix="ragcore-convert-", dir=directory) as place:
+        path = Path(place, "original")
         if isinstance(source, bytes):
             path.write_bytes(source)
         else:
@@ -694,7 +697,7 @@ async def convert(
             path=path,
             filename=filename,
             mime_type=None,
-            directory=Path(directory),
+            directory=Path(place),
             max_tokens=max_tokens or settings.chunking.max_tokens,
             tokenizer=tokenizer,
             seed=filename or "",
