@@ -29,11 +29,23 @@ from ragcore.runtime import open_doorbell, open_limits
 from ragcore.settings import Settings
 from ragcore_api import errors
 from ragcore_api.auth import OPEN_PATHS, Authentication
-from ragcore_api.guard import LoopbackOnly, RequestIds, SecurityHeaders
+from ragcore_api.guard import LoopbackOnly, RequestIds, SecurityHeaders, UnreadBodies
 from ragcore_api.limits import RateLimits
+from ragcore_api.metrics import ApiMetrics, Measured, gauges_of
 from ragcore_api.readiness import Readiness
-from ragcore_api.routes import audit, collections, documents, health, ingest, jobs, keys, questions
+from ragcore_api.routes import (
+    audit,
+    collections,
+    convert,
+    documents,
+    health,
+    ingest,
+    jobs,
+    keys,
+    questions,
+)
 from ragcore_api.schemas.values import Problem
+from ragcore_api.turnstile import Turnstile
 from ragcore_api.watching import JobWatch
 
 _REQUEST_HEADERS: Final = (
@@ -53,7 +65,7 @@ def main() -> None:
         host=settings.host,
         port=settings.port,
         log_config=None,
-        access_log=settings.log_level == "debug",
+        access_log=False,  # `Measured` logs requests, with more to them
         timeout_graceful_shutdown=10,
     )
     server = uvicorn.Server(config)
@@ -90,23 +102,24 @@ class Api(FastAPI):
 
 def create_app(settings: Settings) -> FastAPI:
     """Make the application; nothing is opened before it serves."""
+    metrics = ApiMetrics()
     app = Api(
         title="ragcore",
         version=__version__,
         description="Documents in, cited answers out.",
-        lifespan=_lifespan(settings),
+        lifespan=_lifespan(settings, metrics),
         responses=errors.problems(  # whatever has parameters may refuse them
             InvalidInput, Unauthenticated, Forbidden, RateLimited
         ),
     )
     errors.install(app)
-    _add_middleware(app, settings)
-    for module in (ingest, jobs, documents, collections, questions, keys, audit, health):
+    _add_middleware(app, settings, metrics)
+    for module in (ingest, convert, jobs, documents, collections, questions, keys, audit, health):
         app.include_router(module.router)
     return app
 
 
-def _add_middleware(app: Api, settings: Settings) -> None:
+def _add_middleware(app: Api, settings: Settings, metrics: ApiMetrics) -> None:
     """Each request comes through these from the last to the first."""
     access = settings.access
     app.add_middleware(RateLimits, per_minute=access.requests_per_minute)
@@ -122,18 +135,26 @@ def _add_middleware(app: Api, settings: Settings) -> None:
         allow_headers=_REQUEST_HEADERS,
         expose_headers=_ANSWER_HEADERS,
     )
-    app.around = (*((cross_origin,) if access.cors_origins else ()), SecurityHeaders, RequestIds)
+    app.around = (
+        *((cross_origin,) if access.cors_origins else ()),
+        SecurityHeaders,
+        UnreadBodies,
+        partial(Measured, metrics=metrics),
+        RequestIds,
+    )
 
 
 def _lifespan(
-    settings: Settings,
+    settings: Settings, metrics: ApiMetrics
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
         async with AsyncExitStack() as stack:
             try:
                 doorbell = await stack.enter_async_context(open_doorbell(settings))
-                rag = await stack.enter_async_context(Rag.open(settings, doorbell=doorbell))
+                rag = await stack.enter_async_context(
+                    Rag.open(settings, doorbell=doorbell, meter=metrics.meter)
+                )
                 limits = await stack.enter_async_context(open_limits(settings))
                 await _require_administrator(rag, settings)
                 await _warm_up(rag)
@@ -148,9 +169,18 @@ def _lifespan(
                 "limits": limits,
                 "readiness": readiness,
                 "watch": watch,
+                "conversions": _turnstile(settings),
+                "metrics": metrics,
+                "gauges": gauges_of(rag.runtime, doorbell),
             }
 
     return lifespan
+
+
+def _turnstile(settings: Settings) -> Turnstile:
+    """Before `/convert`: as many at once as there are children, and twice as many that wait."""
+    children = settings.conversion.processes
+    return Turnstile(at_once=children, waiting=2 * children)
 
 
 async def _require_administrator(rag: Rag, settings: Settings) -> None:

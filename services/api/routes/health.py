@@ -1,8 +1,9 @@
-"""Whether the service lives, whether it is ready, and which one it is."""
+"""Whether the service lives, whether it is ready, which one it is, and its numbers."""
 
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Request, Response, status
+from prometheus_client import CONTENT_TYPE_LATEST
 
 from ragcore import __version__
 from ragcore_api.deps import RagDep
@@ -49,3 +50,20 @@ async def check_readiness(response: Response, readiness: ReadinessDep) -> ReadyO
 async def get_version(rag: RagDep) -> ServiceVersionOut:
     """Tell the version of the service and its embedding model."""
     return ServiceVersionOut(version=__version__, embedding_model=rag.runtime.embedder.spec.model)
+
+
+@router.get(
+    "/metrics",
+    operation_id="get_metrics",
+    summary="Numbers for Prometheus",
+    response_class=Response,
+    responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
+)
+async def get_metrics(request: Request) -> Response:
+    """Tell the numbers of docs/reference/metrics.md in Prometheus's text format.
+
+    Takes an administrator's key, unless the setting `open_metrics` is on. Answers within seconds,
+    also while the database is away.
+    """
+    content = await request.state.metrics.exposition(request.state.gauges)
+    return Response(content, headers={"Content-Type": CONTENT_TYPE_LATEST})
