@@ -104,6 +104,40 @@ class SecurityHeaders:
         await self._app(scope, receive, send_with_headers)
 
 
+class UnreadBodies:
+    """Close the connection after a refusal that did not wait for the whole body.
+
+    The server would otherwise go on reading, and dropping, the rest of an upload.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or not _has_body(Headers(scope=scope)):
+            await self._app(scope, receive, send)
+            return
+        is_read = False
+
+        async def receive_to_the_end() -> Message:
+            nonlocal is_read
+            message = await receive()
+            is_read = not message.get("more_body", False)
+            return message
+
+        async def send_and_hang_up(message: Message) -> None:
+            is_refusal = message["type"] == "http.response.start" and message["status"] >= 400
+            if is_refusal and not is_read:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        await self._app(scope, receive_to_the_end, send_and_hang_up)
+
+
+def _has_body(sent: Headers) -> bool:
+    return sent.get("content-length", "0") != "0" or "transfer-encoding" in sent
+
+
 class LoopbackOnly:
     """Refuse requests that were made under another name than loopback's, or one of `hosts`.
 
@@ -143,9 +177,7 @@ class LoopbackOnly:
 
 async def refuse(error: RagError, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer with an error instead of calling the application; nothing of the body is read."""
-    answer = answer_of(Request(scope), error)
-    _hang_up(scope, answer.headers)
-    await answer(scope, receive, send)
+    await answer_of(Request(scope), error)(scope, receive, send)
 
 
 async def _refuse_name(name: str, scope: Scope, receive: Receive, send: Send) -> None:
@@ -156,15 +188,4 @@ async def _refuse_name(name: str, scope: Scope, receive: Receive, send: Send) ->
         detail=f"{name[:200]!r} is not a name of this machine's loopback address; "
         "call the service at http://127.0.0.1, and not from a web page of another site",
     )
-    _hang_up(scope, answer.headers)
     await answer(scope, receive, send)
-
-
-def _hang_up(scope: Scope, headers: MutableHeaders) -> None:
-    """Have the server close the connection after the answer when there is a body not to be read.
-
-    It would otherwise go on reading, and dropping, the whole of it before the next request.
-    """
-    sent = Headers(scope=scope)
-    if sent.get("content-length", "0") != "0" or "transfer-encoding" in sent:
-        headers["Connection"] = "close"

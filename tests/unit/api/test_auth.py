@@ -13,7 +13,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from ragcore.flows.keys import KeyRing
 from ragcore.testing.memory.keys import MemoryKeys
 from ragcore_api.auth import Authentication
-from ragcore_api.guard import RequestIds
+from ragcore_api.guard import RequestIds, UnreadBodies
 
 ADMIN = "a-configured-key-of-some-length"
 
@@ -47,7 +47,7 @@ def ring() -> KeyRing:
 def _app(ring: KeyRing, *, needs_key: bool = True, open_metrics: bool = False) -> ASGIApp:
     app = Starlette(routes=[Route(path, _whoami, methods=["GET", "POST"]) for path in PATHS])
     app.add_middleware(Authentication, needs_key=needs_key, open_metrics=open_metrics)
-    return RequestIds(_WithKeys(app, ring))
+    return RequestIds(UnreadBodies(_WithKeys(app, ring)))
 
 
 def _client(app: ASGIApp) -> httpx.AsyncClient:

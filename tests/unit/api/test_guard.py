@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from ragcore_api.guard import LoopbackOnly, RequestIds, SecurityHeaders
+from ragcore_api.guard import LoopbackOnly, RequestIds, SecurityHeaders, UnreadBodies
 
 
 async def _request_id(request: Request) -> PlainTextResponse:
@@ -63,9 +63,25 @@ async def test_other_names_and_pages_can_be_let_through() -> None:
         assert (await client.get("/", headers=headers)).status_code == status, headers
 
 
-async def test_the_body_of_a_refused_request_is_not_waited_for(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/", headers={"Origin": "https://evil.example"}, content=b"x")
-    assert answer.headers["Connection"] == "close"
+@pytest.mark.parametrize(
+    ("read", "status", "is_closed"),
+    [(0, 403, True), (1, 413, True), (2, 422, False), (0, 202, False)],
+)
+async def test_the_line_is_closed_after_a_refusal_that_left_some_of_the_body(
+    read: int, status: int, is_closed: bool
+) -> None:
+    async def answer(scope: Any, receive: Any, send: Any) -> None:
+        for _ in range(read):
+            await receive()
+        await PlainTextResponse("", status_code=status)(scope, receive, send)
+
+    async def body() -> AsyncIterator[bytes]:
+        yield b"a piece"
+
+    transport = httpx.ASGITransport(UnreadBodies(answer))
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        answered = await client.post("/", content=body())
+    assert (answered.headers.get("Connection") == "close") is is_closed
 
 
 async def test_answers_are_nothing_but_data_to_a_browser() -> None:

@@ -49,10 +49,9 @@ def _client(limits: _Counting, principal: Principal, *, per_minute: int = 600) -
 
 async def test_a_key_over_its_limit_is_told_when_to_come_back(limits: _Counting) -> None:
     client = _client(limits, KEY)
-    answers = [await client.post("/", content=b"x") for _ in range(3)]
+    answers = [await client.post("/") for _ in range(3)]
     assert [answer.status_code for answer in answers] == [200, 200, 429]
     assert answers[2].headers["Retry-After"] == "17"
-    assert answers[2].headers["Connection"] == "close"
     assert answers[2].json()["code"] == "rate_limited"
     assert answers[2].json()["request_id"] == "r-1"
     assert limits.counted[0] == (str(KEY.key_id), 600)
