@@ -687,8 +687,11 @@ class ChunkStore(Protocol):
 class Doorbell(Protocol):
     """Tells workers that a job waits. It carries no truth: losing a ring only delays."""
 
-    async def ring(self, job_id: UUID, *, priority: int = 0) -> None:
-        """Raises QueueUnavailable; callers log it and go on, the sweep will find the job."""
+    async def ring(self, job_id: UUID) -> None:
+        """Say that a job waits; whoever hears it takes the best one, by the catalogue's order.
+
+        Raises QueueUnavailable; callers log it and go on, the sweep will find the job.
+        """
         ...
 
 

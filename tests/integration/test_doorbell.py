@@ -40,7 +40,7 @@ async def test_rings_are_counted_until_they_are_heard(redis_url: str) -> None:
     async with doorbell_at(redis_url) as doorbell:
         assert await doorbell.unheard() == 0
         await doorbell.ring(uuid4())
-        await doorbell.ring(uuid4(), priority=5)
+        await doorbell.ring(uuid4())
         assert await doorbell.unheard() == 2
         async with doorbell.answered_by(heard.put, at_once=1, grace_seconds=5):
             await heard.get()

@@ -13,7 +13,7 @@ log = logging.getLogger(__name__)
 class Bells(Protocol):
     """What the sweep asks of the doorbell."""
 
-    async def ring(self, job_id: UUID, *, priority: int = 0) -> None: ...
+    async def ring(self, job_id: UUID) -> None: ...
 
     async def unheard(self) -> int:
         """Return how many rings no worker has heard yet."""

@@ -3,13 +3,13 @@
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from uuid import UUID
 
-from ragcore.errors import LeaseLost, RagError
+from ragcore.errors import LeaseLost, RagError, Unavailable
 from ragcore.flows.ingest import Ingest
 from ragcore.logs import about
 from ragcore.model import Job, JobFailure, Stage
@@ -22,8 +22,12 @@ RENEW_EVERY = timedelta(seconds=2)
 BACKOFF = tuple(timedelta(seconds=s) for s in (1, 5, 30, 120, 600))
 """Waits before the second, third … attempt at a job whose failure may pass; then it fails."""
 
-MOST_ATTEMPTS = 10
-"""More than the waits allow: a job that comes again after so many takes its workers down."""
+MOST_CRASHES = 5
+"""Workers that may die over one job. Not fewer: where workers are killed for other reasons, every
+job in their hands counts as a suspect, and a harmless one should get through."""
+
+HAND_IN = tuple(timedelta(seconds=s) for s in (0.5, 1, 2, 4, 8))
+"""Waits before it is tried again to record how a job ended, when the database is away."""
 
 
 @dataclass(slots=True)
@@ -37,7 +41,8 @@ class Work:
     """Claim jobs and bring them to an end, in a worker or inline: it is the same code.
 
     A job is held by a lease that a heartbeat renews; whoever stops renewing loses it, and whoever
-    lost it can't write. Cancelling the call gives the job back to the queue.
+    lost it can't write. Cancelling the call gives the job back to the queue, as if it had not been
+    claimed. A job whose workers die again and again is failed, so that the queue goes on.
     """
 
     catalog: Catalog
@@ -45,7 +50,9 @@ class Work:
     owner: str
     lease: timedelta = LEASE
     renew_every: timedelta = RENEW_EVERY
-    backoff: tuple[timedelta, ...] = field(default=BACKOFF)
+    backoff: tuple[timedelta, ...] = BACKOFF
+    most_crashes: int = MOST_CRASHES
+    hand_in: tuple[timedelta, ...] = HAND_IN
 
     async def next(
         self,
@@ -59,8 +66,8 @@ class Work:
             return None
         job = lease.job
         with about(job_id=str(job.job_id), document_id=job.document_id, collection=job.collection):
-            if job.attempts > MOST_ATTEMPTS:
-                await self._fail(lease, _poisonous(job))
+            if lease.crashes >= self.most_crashes:
+                await self._fail(lease, _poisonous(lease))
             else:
                 await self._run(lease, on_progress)
             return await self.catalog.job(job.job_id)
@@ -77,7 +84,7 @@ class Work:
             async with self._held(lease, progress):
                 await self.ingest(lease, report)
         except LeaseLost as lost:
-            log.info("job %s given up: %s", lease.job.job_id, lost)
+            await self._survive(lease, lost)
         except asyncio.CancelledError:
             await asyncio.shield(self._give_back(lease))
             raise
@@ -90,28 +97,43 @@ class Work:
             await self._fail(lease, JobFailure("internal", detail, retryable=False))
 
     async def _settle_failure(self, lease: Lease, error: RagError) -> None:
-        failure = JobFailure(error.code, str(error), error.retryable)
-        if error.retryable and lease.job.attempts <= len(self.backoff):
-            after = self.backoff[lease.job.attempts - 1] * random.uniform(0.8, 1.2)  # noqa: S311
+        failure = JobFailure(error.code, _plain(str(error)), error.retryable)
+        if error.retryable and lease.tries <= len(self.backoff):
+            after = self.backoff[lease.tries - 1] * random.uniform(0.8, 1.2)  # noqa: S311
             log.warning("job %s waits %s: %s", lease.job.job_id, after, error)
-            try:
-                await self.catalog.retry(lease, failure, after=after)
-            except LeaseLost as lost:
-                log.info("job %s given up: %s", lease.job.job_id, lost)
+            await self._hand_in(lease, lambda: self.catalog.retry(lease, failure, after=after))
         else:
             await self._fail(lease, failure)
 
     async def _fail(self, lease: Lease, failure: JobFailure) -> None:
+        await self._hand_in(lease, lambda: self.catalog.fail(lease, failure))
+
+    async def _hand_in(self, lease: Lease, record: Callable[[], Awaitable[None]]) -> None:
+        """Record how the job ended, and outlast a short absence of the database."""
+        for pause in (*self.hand_in, None):
+            try:
+                await record()
+            except LeaseLost as lost:
+                await self._survive(lease, lost)
+            except Unavailable:
+                if pause is None:
+                    raise
+                await asyncio.sleep(pause.total_seconds())
+                continue
+            return
+
+    async def _survive(self, lease: Lease, lost: LeaseLost) -> None:
+        """Say that this worker lives: that its lease ran out is not the job's fault."""
+        log.info("job %s given up: %s", lease.job.job_id, lost)
         try:
-            await self.catalog.fail(lease, failure)
-        except LeaseLost as lost:
-            log.info("job %s given up: %s", lease.job.job_id, lost)
+            await self.catalog.survived(lease)
+        except RagError as error:
+            log.info("job %s counts as a crash: %s", lease.job.job_id, error)
 
     async def _give_back(self, lease: Lease) -> None:
         """Let others take the job at once, where waiting for the lease to run out would do too."""
-        failure = JobFailure("interrupted", "the worker was stopped", retryable=True)
         try:
-            await self.catalog.retry(lease, failure, after=timedelta())
+            await self.catalog.give_back(lease)
         except RagError as error:
             log.info("job %s waits for its lease to run out: %s", lease.job.job_id, error)
 
@@ -145,13 +167,18 @@ class Work:
                 log.warning("lease of job %s not renewed: %s", lease.job.job_id, error)
 
 
-def _poisonous(job: Job) -> JobFailure:
-    log.error("job %s is given up: its workers died or were stopped", job.job_id)
+def _poisonous(lease: Lease) -> JobFailure:
+    log.error("job %s is given up: its workers died", lease.job.job_id)
     detail = (
-        f"given up after {job.attempts - 1} attempts that ended with their worker; "
-        "see the worker's log before you submit the document again"
+        f"given up: {lease.crashes} workers died while they worked on it; "
+        "see the workers' logs before you run it again"
     )
     return JobFailure("internal", detail, retryable=False)
+
+
+def _plain(text: str) -> str:
+    """Return what a parser said as text that PostgreSQL stores: no NUL, no lone surrogates."""
+    return text.replace("\0", " ").encode(errors="replace").decode()
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

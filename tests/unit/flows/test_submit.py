@@ -20,7 +20,7 @@ class Bell:
         self.rung: list[UUID] = []
         self.is_away = is_away
 
-    async def ring(self, job_id: UUID, *, priority: int = 0) -> None:
+    async def ring(self, job_id: UUID) -> None:
         if self.is_away:
             raise QueueUnavailable("Redis is away")
         self.rung.append(job_id)

@@ -16,7 +16,7 @@ class Bell:
     def __init__(self) -> None:
         self.rings: list[UUID] = []
 
-    async def ring(self, job_id: UUID, *, priority: int = 0) -> None:
+    async def ring(self, job_id: UUID) -> None:
         self.rings.append(job_id)
 
     async def unheard(self) -> int:

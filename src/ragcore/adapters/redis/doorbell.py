@@ -54,8 +54,8 @@ class RedisDoorbell:
         self._broker.declare_queue(queue)
         self._threads = ThreadPoolExecutor(max_workers=2, thread_name_prefix="doorbell")
 
-    async def ring(self, job_id: UUID, *, priority: int = 0) -> None:
-        """Raises QueueUnavailable. The priority is PostgreSQL's affair, not the message's."""
+    async def ring(self, job_id: UUID) -> None:
+        """Raises QueueUnavailable. Which job is best is PostgreSQL's affair, not the message's."""
         message: dramatiq.Message[Any] = dramatiq.Message(
             queue_name=self._queue,
             actor_name=_ACTOR,
