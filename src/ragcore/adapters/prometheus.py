@@ -22,7 +22,7 @@ from prometheus_client import (
 
 from ragcore.errors import RagError
 from ragcore.model import QueueState, SearchMode
-from ragcore.ports import ChildEnd
+from ragcore.ports import CallbackResult, ChildEnd
 
 _SHORT: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LONG: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -85,6 +85,12 @@ class PrometheusMeter:
             ["reason"],
             registry=registry,
         )
+        self._callbacks = Counter(
+            "ragcore_callbacks",
+            "Are those who gave a `callback_url` told? By how a try ended.",
+            ["result"],
+            registry=registry,
+        )
 
     def searched(
         self, mode: SearchMode, timings_ms: Mapping[str, float], *, shortfall: int
@@ -109,6 +115,9 @@ class PrometheusMeter:
 
     def child_ended(self, reason: ChildEnd) -> None:
         self._children_ended.labels(reason).inc()
+
+    def called_back(self, result: CallbackResult) -> None:
+        self._callbacks.labels(result).inc()
 
 
 class PoolStatistics(Protocol):
