@@ -719,6 +719,10 @@ ChildEnd = Literal["recycled", "timeout", "memory", "crashed", "cancelled"]
 """Why a conversion child is gone: worked long enough, killed at a limit, died, not wanted."""
 
 
+CallbackResult = Literal["delivered", "failed", "given_up"]
+"""How a try to tell a `callback_url` ended; one that failed is made again."""
+
+
 class Meter(Protocol):
     """Told of what an operator counts. Every call is cheap, waits for nothing and raises nothing.
 
@@ -747,6 +751,8 @@ class Meter(Protocol):
 
     def child_ended(self, reason: ChildEnd) -> None: ...
 
+    def called_back(self, result: CallbackResult) -> None: ...
+
 
 class _Unmetered:
     """A `Meter` for where nobody counts."""
@@ -764,6 +770,8 @@ class _Unmetered:
     def child_started(self) -> None: ...
 
     def child_ended(self, reason: ChildEnd) -> None: ...
+
+    def called_back(self, result: CallbackResult) -> None: ...
 
 
 UNMETERED: Final[Meter] = _Unmetered()
