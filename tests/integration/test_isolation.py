@@ -123,6 +123,7 @@ BODIES: dict[str, list[Any]] = {
         {"text": "Mine too.", "document_id": "own-too", "collection": OWN},
         {"text": "Mine now."},
     ],
+    "POST /convert": [{}],  # looks at nothing that is stored
     "POST /jobs/retry": [{}, {"collection": OTHER}, {"document_id": f"{HIDDEN}-failed"}],
     "PATCH /documents/{document_id}": [{"title": "Mine now"}, {"metadata": {}}],
     "POST /documents/delete": [
