@@ -2,7 +2,7 @@
 
 import asyncio
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from typing import Any
 from uuid import UUID, uuid4
@@ -16,12 +16,19 @@ from ragcore.errors import (
     IdempotencyConflict,
     JobNotFound,
     LeaseLost,
+    NotRetryable,
 )
-from ragcore.model import AllOf, Chunk, Condition, Filter, JobFailure, ReadingReport
+from ragcore.model import AllOf, Chunk, Condition, Filter, Job, JobFailure, ReadingReport
 from ragcore.ports import Catalog, Idempotency, IndexedVersion, Lease, Submission
 
 HOLD = timedelta(seconds=60)
+_NOW = datetime.now(UTC)
 FAILURE = JobFailure("conversion_failed", "the parser crashed", retryable=False)
+
+
+def at(minutes: int) -> datetime:
+    """A moment so far from now, the same one throughout a run."""
+    return _NOW + timedelta(minutes=minutes)
 
 
 def submission(
@@ -328,6 +335,130 @@ class CatalogContract:
         with pytest.raises(JobNotFound):
             await catalog.job(uuid4())
 
+    async def test_jobs_come_in_pages(self, catalog: Catalog) -> None:
+        made = [
+            await catalog.submit(submission(name, document_id=name))
+            for name in ("a", "b", "c", "d")
+        ]
+        await catalog.submit_all([submission(name, document_id=name) for name in ("e", "f", "g")])
+        everything = await catalog.jobs()
+        assert [job.document_id for job in everything] == list("gfedcba")
+        pages: list[Job] = []
+        while page := await catalog.jobs(limit=2, after=pages[-1].job_id if pages else None):
+            pages += page
+        assert pages == list(everything)
+        queued = await catalog.jobs(
+            collections={"default", "other"}, status="queued", after=made[1].job.job_id
+        )
+        assert [job.document_id for job in queued] == ["a"]
+        assert await catalog.jobs(collections=set()) == []
+        with pytest.raises(JobNotFound):
+            await catalog.jobs(after=uuid4())
+
+    async def test_the_queue_tells_its_state(self, catalog: Catalog) -> None:
+        empty = await catalog.queue_state()
+        assert set(empty.jobs.values()) == {0}
+        assert empty.oldest_waiting_seconds == 0
+        await ingest(catalog, submission("one", document_id="a"), "one")
+        await catalog.submit(submission("two", document_id="b"))
+        job = (await catalog.submit(submission("three", document_id="c"))).job
+        await catalog.retry(await claimed(catalog, job.job_id), FAILURE, after=HOLD)
+        state = await catalog.queue_state()
+        assert state.jobs == {
+            "queued": 2,
+            "running": 0,
+            "succeeded": 1,
+            "failed": 0,
+            "cancelled": 0,
+        }
+        assert 0 < state.oldest_waiting_seconds < 60
+
+    async def test_a_job_given_back_was_never_claimed(self, catalog: Catalog) -> None:
+        job = (await catalog.submit(submission("one"))).job
+        lease = await claimed(catalog, job.job_id)
+        await catalog.give_back(lease)
+        again = await claimed(catalog, job.job_id)
+        assert (again.job.attempts, again.crashes) == (1, 0)
+        with pytest.raises(LeaseLost):
+            await catalog.give_back(lease)
+
+    async def test_a_lease_that_ran_out_counts_as_a_crash_of_its_worker(
+        self, catalog: Catalog
+    ) -> None:
+        job = (await catalog.submit(submission("one"))).job
+        lost = await claimed(catalog, job.job_id, lease=timedelta(seconds=-1))
+        await catalog.release_expired()
+        second = await claimed(catalog, job.job_id, lease=timedelta(seconds=-1))
+        assert (second.crashes, second.tries) == (1, 1)
+        await catalog.survived(lost)
+        await catalog.release_expired()
+        third = await claimed(catalog, job.job_id)
+        assert third.crashes == 1
+        await catalog.put_in_place(third, indexed("one"))
+        await catalog.survived(lost)  # too late: nothing happens
+
+    # --- once more -------------------------------------------------------------------------
+
+    @pytest.mark.parametrize("ending", ["failed", "cancelled"])
+    async def test_what_did_not_succeed_is_run_again(self, catalog: Catalog, ending: str) -> None:
+        job = (await catalog.submit(submission("one"))).job
+        lease = await claimed(catalog, job.job_id)
+        if ending == "failed":
+            await catalog.fail(lease, FAILURE)
+        else:
+            await catalog.cancel(job.job_id)
+        again = await catalog.run_again(job.job_id)
+        assert (again.job_id, again.status, again.attempts) == (job.job_id, "queued", 0)
+        assert (again.error, again.finished_at) == (None, None)
+        assert await catalog.are_live([lease.version_id]) == {lease.version_id}
+        (version,) = await catalog.versions("default", "a")
+        assert version.state == "pending"
+        with pytest.raises(LeaseLost):
+            await catalog.put_in_place(lease, indexed("one"))
+        await catalog.put_in_place(await claimed(catalog, job.job_id), indexed("one"))
+        assert (await catalog.job(job.job_id)).outcome == "created"
+
+    async def test_what_is_too_old_to_run_again_is_superseded(self, catalog: Catalog) -> None:
+        old = (await catalog.submit(submission("one"))).job
+        await catalog.fail(await claimed(catalog, old.job_id), FAILURE)
+        new = await ingest(catalog, submission("two"), "two")
+        again = await catalog.run_again(old.job_id)
+        assert (again.status, again.outcome, again.error) == ("succeeded", "superseded", None)
+        assert await catalog.claim(owner="me", lease=HOLD) is None
+        assert (await catalog.document("default", "a")).version_id == new.version_id
+        states = [version.state for version in await catalog.versions("default", "a")]
+        assert states == ["current", "superseded"]
+
+    async def test_what_has_not_failed_is_not_run_again(self, catalog: Catalog) -> None:
+        done = await ingest(catalog, submission("one"), "one")
+        waiting = (await catalog.submit(submission("two"))).job
+        for job_id in (done.job.job_id, waiting.job_id):
+            with pytest.raises(NotRetryable):
+                await catalog.run_again(job_id)
+        with pytest.raises(JobNotFound):
+            await catalog.run_again(uuid4())
+
+    async def test_failed_jobs_that_match_are_run_again(self, catalog: Catalog) -> None:
+        failures = {"a": FAILURE, "b": FAILURE, "c": replace(FAILURE, code="internal")}
+        failed = {}
+        for name in ("b", "a", "c"):
+            job = (await catalog.submit(submission(name, document_id=name))).job
+            await catalog.fail(await claimed(catalog, job.job_id), failures[name])
+            failed[name] = job.job_id
+        cancelled = (await catalog.submit(submission("d", document_id="d"))).job
+        await catalog.cancel(cancelled.job_id)
+        gone = (await catalog.submit(submission("e", document_id="e"))).job
+        await catalog.fail(await claimed(catalog, gone.job_id), FAILURE)
+        await catalog.forget("default", ["e"])
+        assert await catalog.run_failed_again(collections={"other"}) == []
+        assert await catalog.run_failed_again(document_id="nowhere") == []
+        first = await catalog.run_failed_again(code=FAILURE.code, limit=1)
+        assert [job.job_id for job in first] == [failed["b"]]
+        again = await catalog.run_failed_again(collections={"default"}, code=FAILURE.code)
+        assert [(job.job_id, job.status) for job in again] == [(failed["a"], "queued")]
+        assert [job.job_id for job in await catalog.run_failed_again()] == [failed["c"]]
+        assert await catalog.run_failed_again() == []
+
     async def test_several_jobs_are_told_at_once(self, catalog: Catalog) -> None:
         jobs = [(await catalog.submit(submission(text))).job for text in ("one", "two", "three")]
         asked = [jobs[2].job_id, uuid4(), jobs[0].job_id]
@@ -394,6 +525,120 @@ class CatalogContract:
         assert (changed.title, changed.metadata) == ("New", {})
         with pytest.raises(DocumentNotFound, match="'b'"):
             await catalog.update_document("default", "b", title="New")
+
+    async def test_a_document_is_found_by_where_it_came_from(self, catalog: Catalog) -> None:
+        await catalog.submit(submission("one", document_id="a", uri="http://a"))
+        await ingest(catalog, submission("two", document_id="b", uri="http://a"), "two")
+        await catalog.submit(submission("three", document_id="c", uri="http://a"))
+        assert (await catalog.document_by_uri("default", "http://a")).document_id == "b"
+        with pytest.raises(DocumentNotFound, match="http://b"):
+            await catalog.document_by_uri("default", "http://b")
+        with pytest.raises(DocumentNotFound):
+            await catalog.document_by_uri("other", "http://a")
+
+    async def test_a_document_tells_its_versions(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one", filename="one.txt"), "one")
+        new = await ingest(catalog, submission("second"), "two", "more")
+        job = (await catalog.submit(submission("three"))).job
+        await catalog.fail(await claimed(catalog, job.job_id), FAILURE)
+        versions = await catalog.versions("default", "a")
+        assert [version.state for version in versions] == ["failed", "current", "replaced"]
+        assert [version.sequence for version in versions] == [3, 2, 1]
+        current = versions[1]
+        assert (current.version_id, current.chunks, current.size_bytes) == (new.version_id, 2, 6)
+        assert current.sha256 == sha256(b"second").hexdigest()
+        assert versions[2].filename == "one.txt"
+        with pytest.raises(DocumentNotFound):
+            await catalog.versions("default", "b")
+
+    # --- expiry ----------------------------------------------------------------------------
+
+    async def test_a_document_expires(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one", document_id="old", expires_at=at(-60)), "one")
+        await ingest(catalog, submission("two", document_id="older", expires_at=at(-90)), "two")
+        await ingest(catalog, submission("three", document_id="young", expires_at=at(60)), "three")
+        await ingest(catalog, submission("four", document_id="eternal"), "four")
+        assert await catalog.expired() == [("default", "older"), ("default", "old")]
+        assert await catalog.expired(limit=1) == [("default", "older")]
+        receipt, _ = await catalog.forget("default", ["old", "young", "eternal"], only_expired=True)
+        assert receipt.document_ids == ("old",)
+
+    async def test_a_document_that_never_got_in_place_expires_too(self, catalog: Catalog) -> None:
+        job = (await catalog.submit(submission("one", expires_at=at(-60)))).job
+        await catalog.fail(await claimed(catalog, job.job_id), FAILURE)
+        assert await catalog.expired() == [("default", "a")]
+
+    async def test_an_expiry_can_be_changed_and_taken_away(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one", expires_at=at(60)), "one")
+        assert (await catalog.document("default", "a")).expires_at == at(60)
+        changed = await catalog.update_document("default", "a", expires_at=at(90))
+        assert changed.expires_at == at(90)
+        assert (await catalog.update_document("default", "a", title="New")).expires_at == at(90)
+        changed = await catalog.update_document("default", "a", never_expires=True)
+        assert changed.expires_at is None
+
+    async def test_an_expiry_that_is_not_given_stays(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one", expires_at=at(60)), "one")
+        await ingest(catalog, submission("two"), "two")
+        assert (await catalog.document("default", "a")).expires_at == at(60)
+        job = await catalog.settle_unchanged(submission("two"))
+        assert job is not None and job.outcome == "unchanged"
+        job = await catalog.settle_unchanged(submission("two", expires_at=at(90)))
+        assert job is not None and job.outcome == "updated"
+        assert (await catalog.document("default", "a")).expires_at == at(90)
+
+    async def test_an_expired_document_that_is_sent_again_lives_on(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one", expires_at=at(-60)), "one")
+        job = (await catalog.submit(submission("two"))).job
+        assert await catalog.expired() == []
+        receipt, _ = await catalog.forget("default", ["a"], only_expired=True)
+        assert receipt.document_ids == ()
+        await catalog.put_in_place(await claimed(catalog, job.job_id), indexed("two"))
+        assert (await catalog.document("default", "a")).expires_at is None
+
+    async def test_an_expired_document_that_is_sent_again_unchanged_lives_on(
+        self, catalog: Catalog
+    ) -> None:
+        await ingest(catalog, submission("one", expires_at=at(-60)), "one")
+        job = await catalog.settle_unchanged(submission("one"))
+        assert job is not None and job.outcome == "updated"
+        assert await catalog.expired() == []
+
+    async def test_an_update_that_fails_lets_the_document_expire(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one", expires_at=at(-60)), "one")
+        job = (await catalog.submit(submission("two", expires_at=at(60)))).job
+        assert await catalog.expired() == []
+        await catalog.cancel(job.job_id)
+        assert await catalog.expired() == [("default", "a")]
+
+    # --- forgetting ------------------------------------------------------------------------
+
+    async def test_documents_that_match_are_named_a_page_at_a_time(self, catalog: Catalog) -> None:
+        for name, year in (("c", 1), ("a", 1), ("b", 2)):
+            made = submission(name, document_id=name, metadata={"year": year})
+            await ingest(catalog, made, name)
+        wanted = Condition("year", "eq", 1)
+        assert await catalog.matching("default", wanted) == ["a", "c"]
+        assert await catalog.matching("default", AllOf(()), limit=2) == ["a", "b"]
+        assert await catalog.matching("default", AllOf(()), limit=2, after="b") == ["c"]
+        assert await catalog.matching("other", AllOf(())) == []
+
+    async def test_documents_on_their_way_match_by_what_was_submitted(
+        self, catalog: Catalog
+    ) -> None:
+        await catalog.submit(submission("one", document_id="on-its-way", metadata={"year": 1}))
+        await catalog.submit(submission("two", document_id="other", metadata={"year": 2}))
+        failed = submission("three", document_id="failed", metadata={"year": 1}, title="Three")
+        job = (await catalog.submit(failed)).job
+        await catalog.fail(await claimed(catalog, job.job_id), FAILURE)
+        await ingest(catalog, submission("four", document_id="in-place"), "four")
+        await catalog.submit(submission("five", document_id="in-place", metadata={"year": 1}))
+        wanted = Condition("year", "eq", 1)
+        assert await catalog.matching("default", wanted) == ["failed", "on-its-way"]
+        assert await catalog.matching("default", wanted, limit=1) == ["failed"]
+        assert await catalog.matching("default", wanted, after="failed") == ["on-its-way"]
+        assert await catalog.matching("default", Condition("title", "eq", "Three")) == ["failed"]
+        assert len(await catalog.matching("default", AllOf(()))) == 4
 
     async def test_forgetting_leaves_nothing(self, catalog: Catalog) -> None:
         kept = await ingest(catalog, submission("one", document_id="kept"), "one")
