@@ -46,8 +46,8 @@ class Authentication:
         try:
             scope["state"]["principal"] = await self._principal(scope)
         except RagError as error:
-            if isinstance(error, AccessDenied):
-                log.info("refused %s %s: %s", scope["method"], scope["path"], error)
+            level = logging.INFO if isinstance(error, AccessDenied) else logging.ERROR
+            log.log(level, "refused %s %s: %s", scope["method"], scope["path"], error)
             await refuse(error, scope, receive, send)
             return
         await self._app(scope, receive, send)
@@ -58,8 +58,9 @@ class Authentication:
             return ANONYMOUS
         if not self._needs_key:
             return LOOPBACK
+        secret = key_of(scope)
         keys: KeyRing = scope["state"]["rag"].runtime.keys
-        principal = await keys.authenticate(key_of(scope))
+        principal = await keys.authenticate(secret)
         if path == METRICS_PATH and not (principal.may("admin") and principal.collections is None):
             raise Forbidden("metrics tell of every collection: they take an administrator's key")
         return principal

@@ -30,8 +30,6 @@ USES_WRITTEN_EVERY: Final = timedelta(minutes=1)
 _SECRET_BYTES: Final = 32
 _SECRET: Final = re.compile(rb"rk_[A-Za-z0-9_-]{43}")
 _RESERVED_NAMES: Final = frozenset({"admin", "loopback", "anonymous", "command line", "ragcore"})
-_MOST_LOOKUPS: Final = 2
-"""Connections that callers with keys of the right form may hold, known or not."""
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +62,7 @@ class KeyRing:
         self._remembered_seconds = remembered.total_seconds()
         self._pause_seconds = uses_written_every.total_seconds()
         self._known: dict[bytes, _Known] = {}
-        self._lookups = asyncio.Semaphore(_MOST_LOOKUPS)
+        self._revocations = 0
         self._used: set[UUID] = set()
         self._writing: asyncio.Task[None] | None = None
 
@@ -107,6 +105,7 @@ class KeyRing:
         """Make a key worthless for ever. Safe to repeat. Raises KeyNotFound, StoreUnavailable."""
         entry = AuditEntry("key.revoke", actor, target=str(key_id), request_id=request_id)
         revoked = await self._keys.revoke(key_id, entry=entry)
+        self._revocations += 1
         self._known = {
             digest: known for digest, known in self._known.items() if known.key.key_id != key_id
         }
@@ -149,14 +148,15 @@ class KeyRing:
         await self._write_uses()
 
     async def _look_up(self, digest: bytes) -> "_Known":
-        async with self._lookups:
-            key = await self._keys.by_hash(digest)
+        revocations = self._revocations
+        key = await self._keys.by_hash(digest)
         if key is None:
             self._known.pop(digest, None)
             raise Unauthenticated("this API key is not known; ask an administrator for another")
         # Only keys that exist are remembered, so strangers can't fill the memory.
         known = _Known(key, _principal(key), time.monotonic() + self._remembered_seconds)
-        self._known[digest] = known
+        if revocations == self._revocations:  # what was read may be out of date otherwise
+            self._known[digest] = known
         return known
 
     def _note_use(self, key_id: UUID) -> None:

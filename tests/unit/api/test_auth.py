@@ -10,10 +10,14 @@ from starlette.responses import JSONResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from ragcore.errors import StoreUnavailable
 from ragcore.flows.keys import KeyRing
+from ragcore.model import ApiKey
+from ragcore.settings import AccessSettings, Settings
 from ragcore.testing.memory.keys import MemoryKeys
 from ragcore_api.auth import Authentication
 from ragcore_api.guard import RequestIds, UnreadBodies
+from ragcore_api.main import create_app
 
 ADMIN = "a-configured-key-of-some-length"
 
@@ -153,6 +157,29 @@ async def test_where_no_key_is_needed_none_is_looked_at(ring: KeyRing) -> None:
     client = _client(_app(ring, needs_key=False))
     answer = await client.get("/", headers={"Authorization": "Bearer a-placeholder"})
     assert answer.json()["name"] == "loopback"
+
+
+async def test_while_the_keys_can_not_be_read_callers_are_told_to_come_back() -> None:
+    client = _client(_app(KeyRing(_Away(), admin_key=ADMIN)))
+    answer = await client.get("/", headers={"X-API-Key": "rk_" + "x" * 43})
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "store_unavailable"
+    assert int(answer.headers["Retry-After"]) > 0
+    assert (await client.get("/", headers={"X-API-Key": ADMIN})).status_code == 200
+
+
+@pytest.mark.parametrize(("require_key", "status"), [(False, 403), (True, 401)])
+async def test_names_and_pages_are_looked_at_only_where_no_key_is_asked_for(
+    require_key: bool, status: int
+) -> None:
+    client = _client(create_app(Settings(access=AccessSettings(require_key=require_key))))
+    for headers in ({"Host": "evil.example"}, {"Origin": "https://evil.example"}):
+        assert (await client.get("/version", headers=headers)).status_code == status
+
+
+class _Away(MemoryKeys):
+    async def by_hash(self, secret_hash: bytes) -> ApiKey | None:
+        raise StoreUnavailable("away")
 
 
 @pytest.mark.parametrize("length", [[(b"content-length", b"9")], [(b"transfer-encoding", b"c")]])
