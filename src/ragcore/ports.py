@@ -306,9 +306,17 @@ class Catalog(Protocol):
         ...
 
     async def claim(
-        self, *, owner: str, lease: timedelta, job_id: UUID | None = None
+        self,
+        *,
+        owner: str,
+        lease: timedelta,
+        job_id: UUID | None = None,
+        at_most_bytes: int | None = None,
     ) -> Lease | None:
-        """Take the best waiting job (or that one), skipping what others hold; None: none waits."""
+        """Take the best waiting job (or that one), skipping what others hold; None: none waits.
+
+        `at_most_bytes` passes over jobs whose file is larger.
+        """
         ...
 
     async def renew(

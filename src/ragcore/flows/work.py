@@ -58,10 +58,16 @@ class Work:
         self,
         *,
         job_id: UUID | None = None,
+        at_most_bytes: int | None = None,
         on_progress: Callable[[Job], None] | None = None,
     ) -> Job | None:
-        """Claim the best waiting job, or that one, and run it; None when there is none to claim."""
-        lease = await self.catalog.claim(owner=self.owner, lease=self.lease, job_id=job_id)
+        """Claim the best waiting job, or that one, and run it; None when there is none to claim.
+
+        `at_most_bytes` passes over jobs whose file is larger.
+        """
+        lease = await self.catalog.claim(
+            owner=self.owner, lease=self.lease, job_id=job_id, at_most_bytes=at_most_bytes
+        )
         if lease is None:
             return None
         job = lease.job

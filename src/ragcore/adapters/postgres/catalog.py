@@ -91,13 +91,25 @@ class PostgresCatalog:
     # --- working ---------------------------------------------------------------------------
 
     async def claim(
-        self, *, owner: str, lease: timedelta, job_id: UUID | None = None
+        self,
+        *,
+        owner: str,
+        lease: timedelta,
+        job_id: UUID | None = None,
+        at_most_bytes: int | None = None,
     ) -> Lease | None:
         # Losing an unsynced claim in a crash only leaves the job waiting, so it need not wait
         # for the disk. The same holds for `renew`.
         async with self._transaction(durable=False) as connection:
             row = await _one(
-                connection, "claim", {"owner": owner, "lease": lease, "job_id": job_id}
+                connection,
+                "claim",
+                {
+                    "owner": owner,
+                    "lease": lease,
+                    "job_id": job_id,
+                    "at_most_bytes": at_most_bytes,
+                },
             )
         if row is None:
             return None

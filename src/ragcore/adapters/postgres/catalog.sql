@@ -92,6 +92,8 @@ WITH best AS (
     FROM ragcore.jobs
     WHERE status = 'queued' AND run_after <= now()
       AND (%(job_id)s::uuid IS NULL OR job_id = %(job_id)s)
+      AND (%(at_most_bytes)s::bigint IS NULL OR %(at_most_bytes)s >= (
+          SELECT size_bytes FROM ragcore.versions v WHERE v.version_id = jobs.version_id))
     ORDER BY priority DESC, created_at
     FOR UPDATE SKIP LOCKED
     LIMIT 1

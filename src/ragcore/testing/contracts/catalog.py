@@ -254,6 +254,15 @@ class CatalogContract:
 
     # --- leases ----------------------------------------------------------------------------
 
+    async def test_a_claim_may_pass_over_large_files(self, catalog: Catalog) -> None:
+        await catalog.submit(submission("x" * 100, document_id="large", priority=5))
+        await catalog.submit(submission("x" * 10, document_id="small"))
+        small = await catalog.claim(owner="me", lease=HOLD, at_most_bytes=10)
+        assert small is not None
+        assert small.job.document_id == "small"
+        assert await catalog.claim(owner="me", lease=HOLD, at_most_bytes=99) is None
+        assert await catalog.claim(owner="me", lease=HOLD) is not None
+
     async def test_the_best_job_goes_first(self, catalog: Catalog) -> None:
         await catalog.submit(submission("one", document_id="a"))
         await catalog.submit(submission("two", document_id="b"))

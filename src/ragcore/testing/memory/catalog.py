@@ -129,9 +129,16 @@ class MemoryCatalog:
         return submitted
 
     async def claim(
-        self, *, owner: str, lease: timedelta, job_id: UUID | None = None
+        self,
+        *,
+        owner: str,
+        lease: timedelta,
+        job_id: UUID | None = None,
+        at_most_bytes: int | None = None,
     ) -> Lease | None:
         found = [t for t in self._waiting() if job_id is None or t.job.job_id == job_id]
+        if at_most_bytes is not None:
+            found = [t for t in found if self._size_of(t) <= at_most_bytes]
         if not found:
             return None
         task = found[0]
@@ -158,6 +165,11 @@ class MemoryCatalog:
             mime_type=version.submission.mime_type,
             crashes=task.crashes,
         )
+
+    def _size_of(self, task: Task) -> int:
+        entry = self._entry_of(task)
+        assert entry is not None  # a waiting job has a document
+        return entry.versions[task.version_id].submission.size_bytes
 
     async def renew(
         self, lease: Lease, *, duration: timedelta, stage: Stage | None, progress: float
