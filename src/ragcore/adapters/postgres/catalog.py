@@ -1,7 +1,8 @@
 """Documents, versions and jobs in PostgreSQL: the truth that everything else follows.
 
-Lock order, everywhere: the document's row before its jobs and versions. So a deletion, a late
-worker and a new upload of one document take turns and never deadlock.
+Lock order, everywhere: the collection's row, then documents' rows in the order of their ids (by
+code point), then their jobs, then their versions. So deletions, late workers and new uploads of
+one document, or of many, take turns and never deadlock.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
@@ -11,7 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any, Final, get_args
 from uuid import UUID, uuid4
 
-from psycopg import AsyncConnection, errors
+from psycopg import AsyncConnection
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
@@ -65,7 +66,6 @@ class PostgresCatalog:
 
     async def settle_unchanged(self, submission: Submission) -> Job | None:
         async with self._transaction() as connection:
-            await _lock_submitted(connection, [submission])
             return await _settle(connection, submission, job_id=uuid4())
 
     async def submit(
@@ -82,11 +82,13 @@ class PostgresCatalog:
             first = await _first_answer(connection, idempotency, job_ids)
             if first:
                 return [Submitted(job, needs_blob=False) for job in first]
-            await _lock_submitted(connection, submissions)
-            return [
-                await _submit(connection, submission, job_id)
-                for submission, job_id in zip(submissions, job_ids, strict=True)
-            ]
+            await _hold_collections(connection, {each.collection for each in submissions})
+            submitted: dict[int, Submitted] = {}
+            for place in _in_lock_order(submissions):
+                submitted[place] = await _submit(
+                    connection, submissions[place], job_id=job_ids[place], place=place
+                )
+            return [submitted[place] for place in range(len(submissions))]
 
     # --- working ---------------------------------------------------------------------------
 
@@ -470,25 +472,37 @@ async def _first_answer(
     return [first[job_id] for job_id in row["job_ids"]]
 
 
-async def _lock_submitted(connection: Connection, submissions: Sequence[Submission]) -> None:
-    """Lock those of the documents that exist, before anything is read of them."""
-    wanted = {
-        "collections": [submission.collection for submission in submissions],
-        "document_ids": [submission.document_id for submission in submissions],
-    }
-    await connection.execute(SQL["lock_submitted"], wanted)
+async def _hold_collections(connection: Connection, names: Set[str]) -> None:
+    rows = await _all(connection, "hold_collections", {"names": list(names)})
+    if missing := names - {row["name"] for row in rows}:
+        raise CollectionNotFound(f"there is no collection {min(missing)!r}")
 
 
-async def _submit(connection: Connection, submission: Submission, job_id: UUID) -> Submitted:
-    settled = await _settle(connection, submission, job_id=job_id)
+def _in_lock_order(submissions: Sequence[Submission]) -> Sequence[int]:
+    """Return the places of the submissions; those of one document stay in order."""
+    ids = [(submission.collection, submission.document_id) for submission in submissions]
+    return sorted(range(len(ids)), key=ids.__getitem__)
+
+
+async def _submit(
+    connection: Connection, submission: Submission, *, job_id: UUID, place: int
+) -> Submitted:
+    settled = await _settle(connection, submission, job_id=job_id, place=place)
     if settled is not None:
         return Submitted(settled, needs_blob=False)
-    return Submitted(await _enqueue(connection, submission, job_id), needs_blob=True)
+    queued = await _enqueue(connection, submission, job_id=job_id, place=place)
+    return Submitted(queued, needs_blob=True)
 
 
-async def _settle(connection: Connection, submission: Submission, *, job_id: UUID) -> Job | None:
-    """Record a finished job when the newest version has these bytes; None when there is work."""
+async def _settle(
+    connection: Connection, submission: Submission, *, job_id: UUID, place: int = 0
+) -> Job | None:
+    """Record a finished job when the newest version has these bytes; None when there is work.
+
+    Leaves the document locked, if there is one.
+    """
     wanted = {"collection": submission.collection, "document_id": submission.document_id}
+    await connection.execute(SQL["lock_submitted"], wanted)
     current = await _one(connection, "current_version", wanted)
     if current is None or not _is_repeat(current, submission.sha256, submission.fingerprint):
         return None
@@ -510,7 +524,10 @@ async def _settle(connection: Connection, submission: Submission, *, job_id: UUI
     }
     whose = {"document_no": current["document_no"], "version_id": current["version_id"]}
     return await _insert_job(
-        connection, "insert_settled_job", submission, {"job_id": job_id} | whose | result
+        connection,
+        "insert_settled_job",
+        submission,
+        {"job_id": job_id, "place": place} | whose | result,
     )
 
 
@@ -533,17 +550,16 @@ async def _redescribe(
     return is_news
 
 
-async def _enqueue(connection: Connection, submission: Submission, job_id: UUID) -> Job:
+async def _enqueue(
+    connection: Connection, submission: Submission, *, job_id: UUID, place: int
+) -> Job:
     document = {
         "collection": submission.collection,
         "document_id": submission.document_id,
         "uri": submission.uri,
         "expires_at": submission.expires_at,
     }
-    try:
-        row = await _one(connection, "upsert_document", document)
-    except errors.ForeignKeyViolation as error:
-        raise CollectionNotFound(f"there is no collection {submission.collection!r}") from error
+    row = await _one(connection, "upsert_document", document)
     assert row is not None
     version = {
         "version_id": submission.version_id,
@@ -561,7 +577,9 @@ async def _enqueue(connection: Connection, submission: Submission, job_id: UUID)
     }
     await connection.execute(SQL["insert_version"], version)
     whose = {"document_no": row["document_no"], "version_id": submission.version_id}
-    return await _insert_job(connection, "insert_job", submission, {"job_id": job_id} | whose)
+    return await _insert_job(
+        connection, "insert_job", submission, {"job_id": job_id, "place": place} | whose
+    )
 
 
 async def _insert_job(

@@ -1,9 +1,12 @@
+-- name: hold_collections
+-- Before any document: who deletes a collection locks it first, too.
+SELECT name FROM ragcore.collections WHERE name = ANY(%(names)s)
+ORDER BY name COLLATE "C"
+FOR KEY SHARE;
+
 -- name: lock_submitted
--- In order of their numbers, as every writer that locks several.
-SELECT document_no
-FROM ragcore.documents
-WHERE (collection, document_id) IN (SELECT * FROM unnest(%(collections)s::text[], %(document_ids)s::text[]))
-ORDER BY document_no
+SELECT FROM ragcore.documents
+WHERE collection = %(collection)s AND document_id = %(document_id)s
 FOR UPDATE;
 
 -- name: current_version
@@ -44,7 +47,7 @@ VALUES (%(version_id)s, %(document_no)s, %(sequence)s, %(sha256)s, %(size_bytes)
         %(mime_type)s, %(fingerprint)s, %(title)s, %(uri)s, %(metadata)s, %(expires_at)s);
 
 -- name: insert_job
--- By the clock: jobs of one transaction keep their order. What somebody submits is in the audit
+-- A microsecond apart: jobs of one request keep their order. What somebody submits is in the audit
 -- trail as surely as it is in the catalogue.
 WITH recorded AS (
     INSERT INTO ragcore.audit (action, actor, collection, target, request_id, details)
@@ -55,7 +58,7 @@ WITH recorded AS (
 INSERT INTO ragcore.jobs (job_id, collection, document_id, document_no, version_id, priority,
                           submitted_by, request_id, created_at)
 VALUES (%(job_id)s, %(collection)s, %(document_id)s, %(document_no)s, %(version_id)s, %(priority)s,
-        %(submitted_by)s, %(request_id)s, clock_timestamp())
+        %(submitted_by)s, %(request_id)s, now() + %(place)s * interval '1 microsecond')
 RETURNING *;
 
 -- name: insert_settled_job
@@ -69,8 +72,8 @@ INSERT INTO ragcore.jobs (job_id, collection, document_id, document_no, version_
                           submitted_by, request_id, created_at,
                           status, outcome, progress, chunks, pages, language, started_at, finished_at)
 VALUES (%(job_id)s, %(collection)s, %(document_id)s, %(document_no)s, %(version_id)s, %(priority)s,
-        %(submitted_by)s, %(request_id)s, clock_timestamp(),
-        'succeeded', %(outcome)s, 1, %(chunks)s, %(pages)s, %(language)s, clock_timestamp(), clock_timestamp())
+        %(submitted_by)s, %(request_id)s, now() + %(place)s * interval '1 microsecond',
+        'succeeded', %(outcome)s, 1, %(chunks)s, %(pages)s, %(language)s, now(), now())
 RETURNING *;
 
 -- name: insert_callback
@@ -228,7 +231,7 @@ WHERE job_id = %(job_id)s AND crashes > 0 AND status IN ('queued', 'running');
 SELECT document_no
 FROM ragcore.documents
 WHERE document_no IN (SELECT document_no FROM ragcore.jobs WHERE job_id = ANY(%(job_ids)s))
-ORDER BY document_no
+ORDER BY collection COLLATE "C", document_id COLLATE "C"
 FOR UPDATE;
 
 -- name: run_again_superseded
@@ -394,11 +397,11 @@ WHERE collection = %(collection)s AND document_id = %(document_id)s
 RETURNING document_no;
 
 -- name: lock_documents
--- In order of their numbers, so that two deletions of the same documents can't deadlock.
+-- In order of their ids, as every writer that locks several.
 SELECT document_no, document_id
 FROM ragcore.documents
 WHERE collection = %(collection)s AND document_id = ANY(%(document_ids)s)
-ORDER BY document_no
+ORDER BY document_id COLLATE "C"
 FOR UPDATE;
 
 -- name: still_expired

@@ -23,9 +23,9 @@ RETURNING *;
 SELECT name FROM ragcore.collections WHERE name = %(name)s FOR UPDATE;
 
 -- name: documents_of
--- Locked in order of their numbers, as every writer that locks several.
+-- Locked in order of their ids, as every writer that locks several.
 SELECT document_id FROM ragcore.documents WHERE collection = %(name)s
-ORDER BY document_no
+ORDER BY document_id COLLATE "C"
 FOR UPDATE;
 
 -- name: versions_of

@@ -10,19 +10,19 @@ FROM vecs."{collection}" t
 WHERE t.document_no IS NOT NULL AND {condition};
 
 -- name: lock_documents
--- In order of their numbers, as every writer that locks several.
+-- In order of their ids, as every writer that locks several.
 SELECT document_no, document_id
 FROM ragcore.documents
 WHERE collection = '{collection}'
   AND (document_id = ANY(%(document_ids)s) OR document_no = ANY(%(document_nos)s))
-ORDER BY document_no
+ORDER BY document_id COLLATE "C"
 FOR UPDATE;
 
 -- name: lock_all_documents
 SELECT document_no, document_id
 FROM ragcore.documents
 WHERE collection = '{collection}'
-ORDER BY document_no
+ORDER BY document_id COLLATE "C"
 FOR UPDATE;
 
 -- name: mark_altered

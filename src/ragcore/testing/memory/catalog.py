@@ -115,12 +115,12 @@ class MemoryCatalog:
     async def submit_all(
         self, submissions: Sequence[Submission], *, idempotency: Idempotency | None = None
     ) -> Sequence[Submitted]:
-        for submission in submissions:
-            if submission.collection not in self._collections:
-                raise CollectionNotFound(f"there is no collection {submission.collection!r}")
         first = self._first_answer(idempotency)
         if first:
             return [Submitted(job, needs_blob=False) for job in first]
+        for submission in submissions:
+            if submission.collection not in self._collections:
+                raise CollectionNotFound(f"there is no collection {submission.collection!r}")
         submitted = [self._submit(submission) for submission in submissions]
         if idempotency is not None:
             made = [each.job.job_id for each in submitted]
