@@ -62,6 +62,11 @@ down: $(STAMP) ## Stop the embedded stack
 test: $(STAMP) ## Run the tests
 	@$(BIN)/pytest
 
+.PHONY: faults
+faults: $(STAMP) ## Kill everything at random for a quarter of an hour, then account for every document
+	@RAGCORE_TEST_FAULTS=1 $(BIN)/pytest tests/faults
+	@$(BIN)/python benchmarks/faults.py
+
 .PHONY: lint
 lint: $(STAMP) ## Check style, types and who imports whom
 	@$(BIN)/ruff check
