@@ -24,8 +24,14 @@ class HeldConversions:
         self._let_go = asyncio.Event()
         self._loop: asyncio.AbstractEventLoop
 
+    def hold(self) -> None:
+        """Hold those that come from now on, and forget what was seen."""
+        self.began.clear()
+        self.gave_up.clear()
+        self._let_go = asyncio.Event()
+
     def let_go(self) -> None:
-        """Let those that are held, and all later ones, be read."""
+        """Let those that are held be read, and those that come until `hold`."""
         self._loop.call_soon_threadsafe(self._let_go.set)
 
     def use(self, inner: Converter) -> "HeldConversions":
