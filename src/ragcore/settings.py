@@ -43,6 +43,12 @@ class ConversionSettings(_Group):
         default=3072, ge=512, description="Memory limit of one child, in MiB; it is killed."
     )
     max_file_mb: int = Field(default=200, ge=1, description="Largest file accepted, in MiB.")
+    small_file_kb: int = Field(
+        default=1024,
+        ge=0,
+        description="Files up to so many KiB don't wait for larger ones: when those keep all"
+        " children busy, small files have one of their own; 0: they wait.",
+    )
     max_pages: int = Field(default=2000, ge=1, description="Most pages of one document.")
     max_image_megapixels: int = Field(
         default=100, ge=1, description="Largest picture decoded, in millions of pixels."
@@ -190,7 +196,8 @@ class CallbackSettings(_Group):
     )
     allowed_hosts: tuple[str, ...] = Field(
         default=(),
-        description="Hosts with private addresses that may be called, such as `n8n`.",
+        description="Hosts with private addresses that may be called, such as `n8n`;"
+        " loopback's may be where no key is asked for.",
     )
     attempts: int = Field(default=8, ge=1, description="Deliveries tried before giving up.")
     timeout_seconds: float = Field(default=10.0, gt=0, description="Limit of one delivery.")
@@ -309,6 +316,14 @@ class Settings(BaseSettings):
     def needs_key(self) -> bool:
         """Whether callers of the API must show a key."""
         return self.access.require_key or not (self.is_embedded and self.is_loopback)
+
+    @property
+    def callback_hosts(self) -> tuple[str, ...]:
+        """Hosts with private addresses that may be called back.
+
+        Where no key is asked for, callers are programs of this machine, and so are those they name.
+        """
+        return self.callbacks.allowed_hosts + (() if self.needs_key else _LOOPBACK)
 
     @classmethod
     def settings_customise_sources(

@@ -182,6 +182,24 @@ async def test_two_conversions_run_in_two_processes(open_converter: Open, files:
     await asyncio.gather(*both, return_exceptions=True)
 
 
+async def test_a_small_file_does_not_wait_for_large_ones(
+    open_converter: Open, files: Files
+) -> None:
+    converter = open_converter(OPTIONS)
+    watch = Watch()
+    large = [
+        asyncio.create_task(converter.convert(files.slow(), progress=watch)),
+        asyncio.create_task(converter.convert(files.slow())),
+    ]
+    await watch.begun.wait()
+    assert "harbour" in text_of(await converter.convert(files.good()))
+    assert not any(task.done() for task in large)
+    assert len(converter.process_ids) == 2
+    for task in large:
+        task.cancel()
+    await asyncio.gather(*large, return_exceptions=True)
+
+
 async def test_a_killed_child_fails_its_own_file_only(open_converter: Open, files: Files) -> None:
     converter = open_converter(replace(OPTIONS, processes=2))
     await converter.warm()

@@ -8,6 +8,8 @@ what it does with a file.
 """
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from importlib.metadata import version
 
@@ -31,12 +33,17 @@ _CLOSED = "the converter is closed; open another one"
 class DoclingConverter:
     """Reads files in at most `options.processes` children; further calls queue, first come first.
 
-    Children start with the first conversion, or with `warm`. Bound to the event loop it is used in.
+    Large files can take minutes, small ones don't wait for them: when large ones keep every child
+    busy, one child more is started for small files. Children start with the first conversion, or
+    with `warm`. Bound to the event loop it is used in.
     """
 
     def __init__(self, options: ConversionOptions, *, meter: Meter = UNMETERED) -> None:
         self._options = options
         self._seats = [_Seat(options, meter) for _ in range(options.processes)]
+        self._small_seat = _Seat(options, meter)
+        self._small_turn = asyncio.Lock()
+        self._large_waiting = 0
         # Last in, first out: a warm child before one that has yet to start.
         self._free: asyncio.LifoQueue[_Seat] = asyncio.LifoQueue()
         for seat in self._seats:
@@ -65,13 +72,16 @@ class DoclingConverter:
     @property
     def process_ids(self) -> tuple[int, ...]:
         """Of the children that are ready or at work, for whoever watches the machine."""
-        return tuple(pid for seat in self._seats if (pid := seat.process_id) is not None)
+        seats = (*self._seats, self._small_seat)
+        return tuple(pid for seat in seats if (pid := seat.process_id) is not None)
 
     @property
     def busy_process_ids(self) -> tuple[int, ...]:
         """Of the children that read a file at this moment."""
         return tuple(
-            pid for seat in self._seats if seat.is_busy and (pid := seat.process_id) is not None
+            pid
+            for seat in (*self._seats, self._small_seat)
+            if seat.is_busy and (pid := seat.process_id) is not None
         )
 
     async def convert(
@@ -84,19 +94,47 @@ class DoclingConverter:
         kills the child.
         """
         order = wire.Order(_with_absolute_paths(request), self._options)
-        seat = await self._free.get()
-        try:
+        is_small = self._is_small(request)
+        async with self._seat(is_small=is_small) as seat:
             if self._is_closed:
                 raise NotConfigured(_CLOSED)
-            return await seat.convert(order, progress)
+            return await seat.convert(order, progress, is_small=is_small)
+
+    @asynccontextmanager
+    async def _seat(self, *, is_small: bool) -> "AsyncIterator[_Seat]":
+        if is_small and self._is_behind_large_files():
+            async with self._small_turn:
+                yield self._small_seat
+            return
+        self._large_waiting += not is_small
+        try:
+            seat = await self._free.get()
+        finally:
+            self._large_waiting -= not is_small
+        try:
+            yield seat
         finally:
             self._free.put_nowait(seat)
+
+    def _is_small(self, request: ConversionRequest) -> bool:
+        try:
+            return request.path.stat().st_size <= self._options.small_file_kb * 1024
+        except OSError:
+            return False  # the child says what is wrong with it
+
+    def _is_behind_large_files(self) -> bool:
+        """Say whether a seat becomes free for a small file only after a large one."""
+        if not self._free.empty():
+            return False
+        return self._large_waiting > 0 or not any(seat.reads_small for seat in self._seats)
 
     async def aclose(self) -> None:
         """End all children; conversions under way and in the queue fail. Safe to repeat."""
         self._is_closed = True
-        for seat in self._seats:
+        for seat in (*self._seats, self._small_seat):
             seat.kill()
+        async with self._small_turn:
+            await self._small_seat.aclose()
         seats = [await self._free.get() for _ in self._seats]  # each conversion gives its one back
         for seat in seats:
             await seat.aclose()
@@ -117,21 +155,24 @@ class _Seat:
         self._leaving: set[asyncio.Task[None]] = set()
         self._is_closed = False
         self.is_busy = False
+        self.reads_small = False
 
     @property
     def process_id(self) -> int | None:
         process = self._settled()
         return process.pid if process is not None else None
 
-    async def convert(self, order: wire.Order, progress: OnProgress | None) -> ConvertedDocument:
+    async def convert(
+        self, order: wire.Order, progress: OnProgress | None, *, is_small: bool
+    ) -> ConvertedDocument:
         process = await self.occupant()
         if self._is_closed:
             raise NotConfigured(_CLOSED)
-        self.is_busy = True
+        self.is_busy, self.reads_small = True, is_small
         try:
             return await process.convert(order, progress)
         finally:
-            self.is_busy = False
+            self.is_busy = self.reads_small = False
             if self._is_spent(process):
                 self._replace(process)
 

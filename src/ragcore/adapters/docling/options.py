@@ -16,6 +16,8 @@ class ConversionOptions:
     memory_mb: int = 3072
     """Memory limit of a child, in MiB; Docling alone takes 250."""
     max_file_mb: int = 200
+    small_file_kb: int = 1024
+    """Files up to so many KiB have a child of their own when larger ones keep the others; 0: no."""
     max_pages: int = 2000
     max_image_megapixels: int = 100
     window_pages: int = 20
