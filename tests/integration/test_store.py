@@ -10,6 +10,7 @@ import numpy as np
 import psycopg
 import pytest
 from psycopg import AsyncConnection
+from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
 from ragcore.adapters.postgres.chunks import (
@@ -64,7 +65,7 @@ async def add_document(pool: Pool, document_id: str, metadata: str = "{}") -> in
 async def replace(
     connection: AsyncConnection[Any], number: int, chunks: Sequence[Chunk], found: Vectors
 ) -> None:
-    await delete_document_chunks(connection, "notes", number)
+    await delete_document_chunks(connection, "notes", [number])
     await copy_chunks(
         connection, "notes", document_no=number, document_id="d", chunks=chunks, vectors=found
     )
@@ -224,6 +225,25 @@ async def test_words_and_counts_follow_every_client(database_url: str) -> None:
             await connection.execute("INSERT INTO vecs.notes VALUES ('y', array_fill(1, '{8}'))")
             await connection.execute("TRUNCATE vecs.notes")
         assert (await postings(pool), await counts(pool)) == ([], (0, 0))
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "the", "a b", "a b " * 1000, " ".join(f"word{n % 3000}" for n in range(40_000))],
+    ids=["empty", "one", "two", "repeated", "long"],
+)
+async def test_a_chunk_is_as_long_as_its_words_are_many(text: str, any_postgres: str) -> None:
+    await migrate(any_postgres)
+    async with opened(any_postgres) as (pool, _):
+        async with pool.connection() as connection:
+            await connection.execute(
+                "INSERT INTO vecs.notes (id, vec, metadata) VALUES ('x', %s, %s)",
+                (vectors(1)[0], Jsonb({"text": text})),
+            )
+        found = await postings(pool)
+        words = sum(tf for _, tf, _ in found)
+        assert {length for _, _, length in found} == ({min(words, 32_767)} if found else set())
+        assert await counts(pool) == (1, words)
 
 
 async def test_counts_stay_true_when_they_are_folded(database_url: str) -> None:
