@@ -1,7 +1,7 @@
 """Errors → `application/problem+json`. The one table from class to status."""
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from math import ceil
 from typing import Any
@@ -10,6 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
+from starlette.routing import Match
 
 from ragcore.errors import (
     AccessDenied,
@@ -52,7 +53,6 @@ STATUS: dict[type[RagError], HTTPStatus] = {
 """The nearest ancestor of an error decides."""
 
 HTTP_CODES: dict[HTTPStatus, str] = {
-    HTTPStatus.BAD_REQUEST: "bad_request",
     HTTPStatus.NOT_FOUND: "not_found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
 }
@@ -166,13 +166,31 @@ async def _answer_http(request: Request, error: Exception) -> JSONResponse:
     """What the framework refuses by itself: an unknown path, a wrong method, a broken body."""
     assert isinstance(error, HTTPException)
     status = HTTPStatus(error.status_code)
+    if status is HTTPStatus.BAD_REQUEST:  # it could not read the body: to us as wrong as any other
+        return problem(
+            request,
+            HTTPStatus.UNPROCESSABLE_ENTITY,
+            code=InvalidInput.code,
+            detail=f"body: {error.detail}",
+        )
+    headers = dict(error.headers or {})
+    if status is HTTPStatus.METHOD_NOT_ALLOWED:
+        headers["Allow"] = ", ".join(_methods_of(request))
     return problem(
         request,
         status,
         code=HTTP_CODES.get(status, status.name.lower()),
         detail=str(error.detail),
-        headers=error.headers,
+        headers=headers,
     )
+
+
+def _methods_of(request: Request) -> Iterable[str]:
+    """Yield the methods that some route of this path takes: the framework names those of one."""
+    for method in ("GET", "POST", "PUT", "PATCH", "DELETE"):
+        scope = {**request.scope, "method": method}
+        if any(route.matches(scope)[0] is Match.FULL for route in request.app.routes):
+            yield method
 
 
 async def _answer_bug(request: Request, error: Exception) -> JSONResponse:

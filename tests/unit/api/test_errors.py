@@ -68,6 +68,35 @@ async def test_what_the_framework_refuses_has_the_shape_of_any_error() -> None:
     assert (await answer_to(ValueError(), path="/nowhere")).json()["code"] == "not_found"
 
 
+async def test_every_method_of_a_path_is_named_to_whoever_used_another() -> None:
+    app = FastAPI()
+    for method in ("GET", "PATCH"):
+        app.add_api_route("/things/{name}", _nothing, methods=[method])
+    app.add_api_route("/things/delete", _nothing, methods=["POST"])
+    install(app)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        assert (await client.options("/things/one")).headers["Allow"] == "GET, PATCH"
+        assert (await client.options("/things/delete")).headers["Allow"] == "GET, POST, PATCH"
+
+
+async def _nothing() -> None: ...
+
+
+async def test_a_body_that_is_no_text_is_as_invalid_as_any_other() -> None:
+    async def taking(body: dict[str, int]) -> None: ...
+
+    app = FastAPI()
+    app.add_api_route("/", taking, methods=["POST"])
+    install(app)
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+        for body in (b"@\x12\xff", b"{", b'{"a": "\xd0"}', b""):
+            json_type = {"Content-Type": "application/json"}
+            answer = await client.post("/", content=body, headers=json_type)
+            assert (answer.status_code, answer.json()["code"]) == (422, "invalid_input")
+
+
 async def test_half_a_surrogate_pair_in_a_complaint_is_no_bug() -> None:
     answer = await answer_to(errors.InvalidInput("there is no '\ud800'"))
     assert (answer.status_code, answer.json()["detail"]) == (422, "there is no '?'")
