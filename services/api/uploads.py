@@ -98,8 +98,7 @@ async def body_pieces(request: Request, *, max_bytes: int) -> AsyncIterator[byte
     the sender goes away.
     """
     most = max_bytes + _ALLOWANCE_BYTES
-    announced = request.headers.get("content-length", "")
-    if announced.isdecimal() and int(announced) > most:
+    if announced_bytes(request) > most:
         raise _too_large(max_bytes)
     received = 0
     try:
@@ -110,6 +109,12 @@ async def body_pieces(request: Request, *, max_bytes: int) -> AsyncIterator[byte
             yield piece
     except ClientDisconnect as error:
         raise InvalidInput("the connection was closed before the whole body was sent") from error
+
+
+def announced_bytes(request: Request) -> int:
+    """Return how long the body is as its headers say; 0 when they don't."""
+    announced = request.headers.get("content-length", "")
+    return int(announced) if announced.isascii() and announced.isdigit() else 0
 
 
 def metadata_in(text: str) -> Mapping[str, Any]:

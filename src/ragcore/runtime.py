@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ragcore.adapters.postgres.pool import Pool
     from ragcore.adapters.redis.doorbell import RedisDoorbell
     from ragcore.adapters.redis.limits import RedisLimits
+    from ragcore.adapters.room import Room
     from ragcore.adapters.web import Web
 
 
@@ -85,6 +86,8 @@ class Runtime:
     callbacks: Callbacks
     retention: Retention
     retain: Retain
+    room: "Room"
+    """Asked before documents are taken."""
     web: "Web"
     """Fetches documents by their URL."""
     callback_web: "Web"
@@ -138,6 +141,7 @@ async def open_runtime(
     from ragcore.adapters.postgres.migrate import migrate
     from ragcore.adapters.postgres.pool import open_pool
     from ragcore.adapters.postgres.retention import PostgresRetention
+    from ragcore.adapters.room import Room
     from ragcore.adapters.web import Web
     from ragcore.adapters.work_directory import work_directory
 
@@ -243,6 +247,7 @@ async def open_runtime(
                 finished_jobs=_days(settings.retention.finished_jobs_days),
                 audit_trail=_days(settings.retention.audit_days),
             ),
+            room=Room(settings.data_dir, min_free_bytes=settings.disk.min_free_mb * 2**20),
             web=web,
             callback_web=callback_web,
             chunker=chunker,

@@ -20,7 +20,7 @@ import pytest
 
 from conftest import TestServer, server_directory
 from ragcore.embedded import EmbeddedServers
-from ragcore.settings import Settings
+from ragcore.settings import DiskSettings, Settings
 from serving import serving
 from working import HeldConversions, working
 
@@ -31,6 +31,7 @@ TEXT = "The ferry to Vega leaves at noon."
 @dataclass
 class Api:
     http: httpx.Client
+    settings: Settings
     database_url: str
     data_dir: Path
     conversions: HeldConversions
@@ -114,7 +115,7 @@ def api(
             serving(settings) as address,
             httpx.Client(base_url=address, headers=headers, timeout=120) as http,
         ):
-            yield Api(http, url, settings.data_dir, conversions)
+            yield Api(http, settings, url, settings.data_dir, conversions)
 
 
 # --- files ---------------------------------------------------------------------------------
@@ -319,6 +320,19 @@ def test_only_the_web_is_fetched(api: Api, url: str) -> None:
     for body in ({"url": url}, {"uri": url}):
         answer = api.http.post("/ingest", json=body)
         assert (answer.status_code, answer.json()["code"]) == (403, "forbidden_url")
+
+
+def test_documents_are_refused_before_the_disk_is_full_and_questions_are_not(api: Api) -> None:
+    full = api.settings.model_copy(update={"disk": DiskSettings(min_free_mb=2**40)})
+    before = api.blobs()
+    with serving(full) as address, httpx.Client(base_url=address, headers=api.http.headers) as http:
+        for path in ("/ingest", "/convert"):
+            answer = http.post(path, files={"file": b"x"})
+            assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
+            assert int(answer.headers["Retry-After"]) > 0
+        assert http.post("/ingest", json={"text": "x"}).status_code == 507
+        assert http.post("/search", json={"question": "When?"}).status_code == 200
+    assert api.blobs() == before
 
 
 # --- once, for whom, until when ------------------------------------------------------------

@@ -29,7 +29,7 @@ from ragcore_api.deps import ConversionsDep, IngestCaller, RagDep
 from ragcore_api.errors import problems
 from ragcore_api.routes.ingest import readable
 from ragcore_api.schemas.conversions import ConversionFormat, ConvertedChunkOut, ConvertedOut
-from ragcore_api.uploads import FormField, FormFile, parts_of
+from ragcore_api.uploads import FormField, FormFile, announced_bytes, parts_of
 
 router = APIRouter(tags=["documents"])
 
@@ -90,6 +90,7 @@ async def convert_document(
     ] = "markdown",
 ) -> Response:
     """Read one file and answer with what was understood of it; nothing is stored."""
+    rag.runtime.room.require(announced_bytes(request))
     async with conversions.admission():
         directory = await asyncio.to_thread(
             tempfile.TemporaryDirectory, prefix="convert-", dir=rag.runtime.work.ingest.directory

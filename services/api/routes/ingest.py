@@ -33,7 +33,14 @@ from ragcore_api.deps import Caller, IngestCaller, JobWatchDep, RagDep
 from ragcore_api.errors import problems
 from ragcore_api.schemas.jobs import DescribedIn, FormIn, IngestIn, JobOut, JobsOut
 from ragcore_api.schemas.values import In
-from ragcore_api.uploads import FormFile, body_of, media_type_of, metadata_in, parts_of
+from ragcore_api.uploads import (
+    FormFile,
+    announced_bytes,
+    body_of,
+    media_type_of,
+    metadata_in,
+    parts_of,
+)
 
 router = APIRouter(tags=["documents"])
 
@@ -114,6 +121,7 @@ async def ingest_documents(
 
     Each document becomes a job; nothing that was answered with one is lost.
     """
+    rag.runtime.room.require(announced_bytes(request))
     intake = Intake(rag, caller, idempotency_key)
     if media_type_of(request) == "multipart/form-data":
         jobs = await intake.take_form(request)
@@ -198,6 +206,7 @@ class Intake:
                     f"the document has {page.size_bytes} bytes, the limit is "
                     f"{self._submit.max_bytes}"
                 )
+            self._rag.runtime.room.require(page.size_bytes or 0)
             stored = await self._submit.store(readable(page.pieces))
         upload = replace(
             upload,
