@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from uuid import uuid4
 
 from ragcore.errors import MissingExtra
+from ragcore.flows.callbacks import DeliverCallbacks, Post
 from ragcore.flows.embedding import Embedding
 from ragcore.flows.forget import Forget, SweepOrphans
 from ragcore.flows.ingest import Ingest
@@ -84,6 +85,7 @@ class Runtime:
     keys: KeyRing
     audit: Audit
     callbacks: Callbacks
+    deliver_callbacks: DeliverCallbacks
     retention: Retention
     retain: Retain
     room: "Room"
@@ -188,12 +190,14 @@ async def open_runtime(
         extractive = ExtractiveAnswerer(model, questions=embedding)
         forget = Forget(catalog=catalog, collections=collections, blobs=blobs)
         audit, retention = PostgresAudit(pool), PostgresRetention(pool)
+        callbacks = PostgresCallbacks(pool)
         keys = _key_ring(settings, pool)
         stack.push_async_callback(keys.aclose)
         web = Web(**settings.fetch.model_dump())
         stack.push_async_callback(web.aclose)
+        room = Room(settings.data_dir, min_free_bytes=settings.disk.min_free_mb * 2**20)
         callback_web = Web(
-            allowed_hosts=settings.callbacks.allowed_hosts,
+            allowed_hosts=settings.callback_hosts,
             timeout_seconds=settings.callbacks.timeout_seconds,
         )
         stack.push_async_callback(callback_web.aclose)
@@ -217,6 +221,7 @@ async def open_runtime(
                 doorbell=doorbell,
                 fingerprint=fingerprint,
                 max_bytes=settings.conversion.max_file_mb * 2**20,
+                require_room=room.require,
             ),
             work=Work(catalog=catalog, ingest=ingest, owner=_owner()),
             forget=forget,
@@ -237,7 +242,8 @@ async def open_runtime(
             ),
             keys=keys,
             audit=audit,
-            callbacks=PostgresCallbacks(pool),
+            callbacks=callbacks,
+            deliver_callbacks=_deliveries(settings, callbacks, callback_web.post, meter),
             retention=retention,
             retain=Retain(
                 catalog=catalog,
@@ -247,7 +253,7 @@ async def open_runtime(
                 finished_jobs=_days(settings.retention.finished_jobs_days),
                 audit_trail=_days(settings.retention.audit_days),
             ),
-            room=Room(settings.data_dir, min_free_bytes=settings.disk.min_free_mb * 2**20),
+            room=room,
             web=web,
             callback_web=callback_web,
             chunker=chunker,
@@ -364,6 +370,20 @@ def _key_ring(settings: Settings, pool: "Pool") -> KeyRing:
     admin_key = settings.access.admin_key
     return KeyRing(
         PostgresKeys(pool), admin_key=None if admin_key is None else admin_key.get_secret_value()
+    )
+
+
+def _deliveries(
+    settings: Settings, callbacks: Callbacks, post: Post, meter: Meter
+) -> DeliverCallbacks:
+    secret = settings.callbacks.secret
+    return DeliverCallbacks(
+        callbacks=callbacks,
+        post=post,
+        secret=None if secret is None else secret.get_secret_value().encode(),
+        attempts=settings.callbacks.attempts,
+        lease=timedelta(seconds=30 + 2 * settings.callbacks.timeout_seconds),
+        meter=meter,
     )
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ragcore.errors import LeaseLost, UnfitModel
+from ragcore.errors import LeaseLost, StorageFull, UnfitModel
 from ragcore.flows.submit import docling_key, markdown_key, original_key, version_prefix
 from ragcore.model import Collection, ConvertedDocument, EmbeddingSpec, Stage, Vectors
 from ragcore.ports import (
@@ -68,7 +68,7 @@ class Ingest:
         settled = await self.catalog.settle_repeated(lease)
         if settled is None:
             collection = await self._collection(lease.job.collection)
-            with tempfile.TemporaryDirectory(dir=self.directory, prefix="ingest-") as directory:
+            with self._workplace() as directory:
                 try:
                     settled = await self._work(lease, collection, Path(directory), report)
                 except LeaseLost:
@@ -77,6 +77,12 @@ class Ingest:
         for version_id in settled.retired:
             await self.blobs.delete_prefix(version_prefix(version_id))
         return settled
+
+    def _workplace(self) -> "tempfile.TemporaryDirectory[str]":
+        try:
+            return tempfile.TemporaryDirectory(dir=self.directory, prefix="ingest-")
+        except OSError as error:
+            raise StorageFull(f"there is no room to work in: {error}") from error
 
     async def _drop_unneeded_files(self, lease: Lease) -> None:
         """Delete what was stored for a document that was deleted while it was worked on."""

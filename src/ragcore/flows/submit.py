@@ -4,7 +4,7 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -71,6 +71,8 @@ class Submit:
     doorbell: Doorbell | None
     fingerprint: str
     max_bytes: int
+    require_room: Callable[[], None] = lambda: None
+    """Raises StorageFull when the disk can't take more; asked for every piece of an upload."""
 
     async def stream(
         self,
@@ -96,8 +98,8 @@ class Submit:
     async def store(self, chunks: AsyncIterator[bytes]) -> StoredUpload:
         """Make bytes durable before it is known what they are: to be recorded, or discarded.
 
-        Those that are neither go with the sweep of orphans. Raises DocumentTooLarge and
-        BlobsUnavailable, and leaves nothing then.
+        Those that are neither go with the sweep of orphans. Raises DocumentTooLarge, StorageFull
+        and BlobsUnavailable, and leaves nothing then.
         """
         version_id = uuid4()
         digest = hashlib.sha256()
@@ -215,7 +217,9 @@ class Submit:
         self, chunks: AsyncIterator[bytes], digest: "hashlib._Hash"
     ) -> AsyncIterator[bytes]:
         size = 0
+        self.require_room()  # before a byte is read
         async for chunk in chunks:
+            self.require_room()
             size += len(chunk)
             if size > self.max_bytes:
                 raise self._too_large()

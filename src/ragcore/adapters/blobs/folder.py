@@ -1,6 +1,7 @@
 """Files in a folder, written whole or not at all."""
 
 import asyncio
+import errno
 import os
 import shutil
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from typing import IO
 from uuid import uuid4
 
-from ragcore.errors import BlobNotFound, BlobsUnavailable, InvalidInput
+from ragcore.errors import BlobNotFound, BlobsUnavailable, InvalidInput, StorageFull
 
 _PIECE = 1 << 20
 _TEMPORARY = ".tmp-"
@@ -179,4 +180,6 @@ def _translated(key: str) -> Iterator[None]:
     except FileNotFoundError as error:
         raise BlobNotFound(f"there is no stored file {key!r}") from error
     except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"there is no room for the file {key!r}: {error}") from error
         raise BlobsUnavailable(f"the blob folder failed on {key!r}: {error}") from error

@@ -5,6 +5,7 @@ socket CHANNEL, one at a time, and ends when that closes. It is expendable: the 
 at any line, and everything it writes lies in the directory its order names.
 """
 
+import errno
 import faulthandler
 import logging
 import socket
@@ -12,7 +13,7 @@ import sys
 from dataclasses import replace
 
 from ragcore.adapters.docling import sandbox, wire
-from ragcore.errors import ConversionFailed, ConversionTimeout, RagError
+from ragcore.errors import ConversionFailed, ConversionTimeout, RagError, StorageFull
 from ragcore.model import ConvertedDocument, Stage
 
 log = logging.getLogger("ragcore.conversion")
@@ -73,6 +74,8 @@ def _failure(error: Exception, order: wire.Order) -> wire.Failed:
 
 
 def _as_rag_error(error: Exception, order: wire.Order) -> RagError:
+    if _is_out_of_room(error):
+        return StorageFull("the disk is full where conversions work; the file is read again later")
     if isinstance(error, RagError):
         return error
     name = order.request.filename or order.request.path.name
@@ -84,6 +87,15 @@ def _as_rag_error(error: Exception, order: wire.Order) -> RagError:
     if isinstance(error, RecursionError):
         return ConversionFailed(f"{name!r} is nested too deeply to be read")
     return ConversionFailed(f"{name!r} could not be read: {type(error).__name__}: {error}")
+
+
+def _is_out_of_room(error: BaseException | None) -> bool:
+    """Look for a full disk behind an error, under whatever the libraries made of it."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from ragcore.errors import (
     NoTextFound,
     PasswordRequired,
     RagError,
+    StorageFull,
     UnsupportedFormat,
 )
 from ragcore.model import Chunk, ConvertedDocument, Stage
@@ -40,7 +41,7 @@ _ERRORS: dict[str, type[RagError]] = {
     error.__name__: error
     for error in (
         ConversionError, ConversionFailed, ConversionTimeout, DocumentTooLarge, InvalidInput,
-        MissingExtra, NoTextFound, NotConfigured, PasswordRequired, UnsupportedFormat,
+        MissingExtra, NoTextFound, NotConfigured, PasswordRequired, StorageFull, UnsupportedFormat,
     )
 }  # fmt: skip
 
