@@ -8,6 +8,7 @@ import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,10 +83,10 @@ class Files:
     def good(self) -> ConversionRequest:
         return self.request("good.txt", TEXT)
 
-    def slow(self) -> ConversionRequest:
+    def slow(self, rows: int = 40_000) -> ConversionRequest:
         """Return a table that takes Docling many seconds and more than a gigabyte."""
         row = ",".join(str(column) for column in range(20)) + "\n"
-        return self.request("slow.csv", row * 40_000)
+        return self.request("slow.csv", row * rows)
 
 
 @pytest.fixture
@@ -100,6 +101,17 @@ def is_running(pid: int) -> bool:
     except FileNotFoundError:
         return False
     return state != "Z"
+
+
+def starting_children() -> list[int]:
+    """Process ids of our own conversion children, ready or not."""
+    found = []
+    for path in Path("/proc").iterdir():
+        with suppress(OSError):
+            if path.name.isdigit() and b"docling.child" in (path / "cmdline").read_bytes():
+                parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
+                found += [int(path.name)] if int(parent) == os.getpid() else []
+    return found
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -200,22 +212,51 @@ async def test_a_small_file_does_not_wait_for_large_ones(
     await asyncio.gather(*large, return_exceptions=True)
 
 
-async def test_a_killed_child_fails_its_own_file_only(open_converter: Open, files: Files) -> None:
+async def test_a_file_whose_child_is_killed_is_read_again(
+    open_converter: Open, files: Files
+) -> None:
     converter = open_converter(replace(OPTIONS, processes=2))
     await converter.warm()
-    watch = Watch()
-    doomed = asyncio.create_task(converter.convert(files.slow(), progress=watch))
-    await watch.begun.wait()
     before = converter.process_ids
+    watch = Watch()
+    reading = asyncio.create_task(converter.convert(files.slow(rows=2000), progress=watch))
+    await watch.begun.wait()
     victim = converter.busy_process_ids[0]
     other = asyncio.create_task(converter.convert(files.good()))
     os.kill(victim, signal.SIGKILL)
-    with pytest.raises(ConversionFailed, match=r"'slow\.csv' was killed"):
-        await doomed
+    assert "17" in text_of(await reading)
     assert "harbour" in text_of(await other)
     await converter.warm()
     assert victim not in converter.process_ids
     assert set(before) & set(converter.process_ids)  # the other child was left alone
+
+
+async def test_a_child_killed_while_it_starts_is_replaced_unnoticed(
+    open_converter: Open, files: Files
+) -> None:
+    converter = open_converter(OPTIONS)
+    reading = asyncio.create_task(converter.convert(files.good()))
+    await until(lambda: bool(starting_children()))
+    for pid in starting_children():
+        os.kill(pid, signal.SIGKILL)
+    assert "harbour" in text_of(await reading)
+
+
+async def test_a_file_whose_child_is_killed_every_time_is_given_up(
+    open_converter: Open, files: Files
+) -> None:
+    converter = open_converter(OPTIONS)
+    reading = asyncio.create_task(converter.convert(files.slow()))
+    killed = 0
+    while not reading.done():
+        for pid in converter.busy_process_ids:
+            os.kill(pid, signal.SIGKILL)
+            killed += 1
+            await until(lambda pid=pid: not is_running(pid))  # type: ignore[misc]
+        await asyncio.sleep(0.01)
+    with pytest.raises(ConversionFailed, match=r"'slow\.csv' was killed .* 4 times in a row"):
+        await reading
+    assert killed == 4
     assert "harbour" in text_of(await converter.convert(files.good()))
 
 

@@ -8,6 +8,7 @@ what it does with a file.
 """
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -15,9 +16,9 @@ from importlib.metadata import version
 
 from ragcore.adapters.docling import wire
 from ragcore.adapters.docling.options import ConversionOptions
-from ragcore.adapters.docling.processes import ConversionProcess, OnProgress
+from ragcore.adapters.docling.processes import ChildKilled, ConversionProcess, OnProgress
 from ragcore.adapters.docling.tesseract import choose_languages
-from ragcore.errors import NotConfigured
+from ragcore.errors import ConversionFailed, NotConfigured
 from ragcore.model import ConvertedDocument
 from ragcore.ports import UNMETERED, ConversionRequest, Meter
 
@@ -27,7 +28,13 @@ READER_VERSION = 1
 """Raise it when the same bytes come out as other text than before."""
 
 
+_READINGS = 4
+"""A file is given up when its child was killed so often. What the machine killed for want of memory
+it kills again; more often than not it is somebody's doing, and no fault of the file's."""
+
 _CLOSED = "the converter is closed; open another one"
+
+log = logging.getLogger(__name__)
 
 
 class DoclingConverter:
@@ -89,16 +96,24 @@ class DoclingConverter:
     ) -> ConvertedDocument:
         """Read one file. Results and scratch files lie in `request.directory`, also after a kill.
 
-        Deterministic, safe to repeat. Raises UnsupportedFormat, DocumentTooLarge, ConversionError
-        or one of its children; UnsupportedMachine when no child can be started. Cancelling the call
-        kills the child.
+        Deterministic, safe to repeat. A file whose child somebody kills is read again, a few times.
+        Raises UnsupportedFormat, DocumentTooLarge, ConversionError or one of its children;
+        UnsupportedMachine when no child can be started. Cancelling the call kills the child.
         """
         order = wire.Order(_with_absolute_paths(request), self._options)
         is_small = self._is_small(request)
-        async with self._seat(is_small=is_small) as seat:
-            if self._is_closed:
-                raise NotConfigured(_CLOSED)
-            return await seat.convert(order, progress, is_small=is_small)
+        killed = 0
+        while True:
+            try:
+                async with self._seat(is_small=is_small) as seat:
+                    if self._is_closed:
+                        raise NotConfigured(_CLOSED)
+                    return await seat.convert(order, progress, is_small=is_small)
+            except ChildKilled as error:
+                killed += 1
+                if killed == _READINGS:
+                    raise ConversionFailed(f"{error}, as it was {killed} times in a row") from error
+                log.warning("%s; the file is read again", error)
 
     @asynccontextmanager
     async def _seat(self, *, is_small: bool) -> "AsyncIterator[_Seat]":

@@ -41,6 +41,10 @@ _IMPOSED = {
 }
 
 
+class ChildKilled(Exception):
+    """Somebody else killed the child, by hand or for want of memory: its file may be read again."""
+
+
 class ConversionProcess:
     """A child process that converts one file at a time. Use `start`, not the constructor."""
 
@@ -62,16 +66,20 @@ class ConversionProcess:
 
     @classmethod
     async def start(cls, *, memory_mb: int) -> "ConversionProcess":
-        """Return a child that is ready for work. Raises UnsupportedMachine when it does not start.
+        """Return a child that is ready for work.
 
-        A kill of this process at any line leaves no child: its lifeline closes with us.
+        Raises UnsupportedMachine when it does not start, ChildKilled when it was not let. A kill of
+        this process at any line leaves no child: its lifeline closes with us.
         """
         child = await cls._spawn(memory_mb)
         try:
             async with asyncio.timeout(_START_SECONDS):
                 await wire.read_reply(child._reader)
         except (asyncio.IncompleteReadError, ConnectionError, TimeoutError) as error:
+            was_killed = await child._was_killed()
             await child.aclose()
+            if was_killed:
+                raise ChildKilled("the conversion process was killed while it started") from error
             raise UnsupportedMachine(
                 f"the conversion process does not start; its last words: {child._output.tail!r}"
             ) from error
@@ -133,11 +141,20 @@ class ConversionProcess:
             or resident_mb(self.pid) > memory_mb * _GROWN
         )
 
+    async def _was_killed(self) -> bool:
+        """Say whether SIGKILL ended it; one that is about to end by itself gets a moment for it."""
+        try:
+            async with asyncio.timeout(_LAST_SECONDS):
+                return await self._process.wait() == -signal.SIGKILL
+        except TimeoutError:
+            return False
+
     async def convert(self, order: wire.Order, on_progress: OnProgress | None) -> ConvertedDocument:
         """Have the child read one file. Whatever goes wrong but a refusal, the child is killed.
 
         Raises the child's own RagError, ConversionTimeout when it ran over the time limit,
-        ConversionFailed when it died. Cancelling the call kills the child.
+        ConversionFailed when it died, ChildKilled when that was somebody else's doing. Cancelling
+        the call kills the child.
         """
         self.conversions += 1
         name = order.request.filename or order.request.path.name
@@ -201,8 +218,9 @@ class ConversionProcess:
                 case wire.Ready():
                     raise ConversionFailed("the conversion process broke the protocol")
 
-    async def _death(self, name: str, options: ConversionOptions) -> RagError:
+    async def _death(self, name: str, options: ConversionOptions) -> RagError | ChildKilled:
         """Find out what killed the child in the middle of a file."""
+        were_we = self._is_broken
         self.kill("crashed")  # what it started may live on
         status = await self._process.wait()
         await self._draining
@@ -213,6 +231,8 @@ class ConversionProcess:
                 f"{name!r} needs more than the {options.memory_mb} MiB of memory allowed for a "
                 "conversion; split the document or raise the limit"
             )
+        if status == -signal.SIGKILL and not were_we:
+            return ChildKilled(f"the process reading {name!r} {_how_it_ended(status)}")
         return ConversionFailed(
             f"the process reading {name!r} {_how_it_ended(status)}; the file may be damaged"
         )
@@ -244,6 +264,9 @@ _GROWN = 0.6
 """Part of its memory that a child may keep after a file; more would starve the next one."""
 
 _WATCH_SECONDS = 0.1
+
+_LAST_SECONDS = 2.0
+"""Between closing its channel and its end."""
 
 
 def resident_mb(pid: int) -> int:
