@@ -14,8 +14,8 @@ from ragcore.errors import Unavailable
 
 _STOP_SECONDS = 30.0
 _LONGEST_PAUSE_SECONDS = 30.0
-_STEADY_SECONDS = 60.0
-"""A program that ran so long is started again at once, whatever happened before."""
+_STEADY_SECONDS = 10.0
+"""A program that ran so long is started again at once, whatever happened before: it can start."""
 
 _log = logging.getLogger(__name__)
 
