@@ -1,13 +1,16 @@
 """Write the generated parts of the pages in docs/ from the code: `make docs`.
 
 A generated part stands between `<!-- generated: NAME -->` and `<!-- end -->`; everything around it
-is written by hand. A test fails when a page is not what this script would write.
+is written by hand. docs/reference/openapi.json is generated whole. A test fails when a page is not
+what this script would write.
 """
 
+import json
 import re
 import sys
 import types
 from collections.abc import Callable, Iterator
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
@@ -21,8 +24,11 @@ from ragcore.cli.app import app
 from ragcore.cli.output import exit_code_of
 from ragcore.errors import RagError
 from ragcore.settings import Settings
+from ragcore_api.errors import HTTP_CODES, status_of
+from ragcore_api.main import create_app
 
 DOCS = Path(__file__).parent
+OPENAPI = DOCS / "reference" / "openapi.json"
 _TERMINAL = {"COLUMNS": "80"}
 _GENERATED = re.compile(r"(<!-- generated: ([a-z-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
 
@@ -34,6 +40,9 @@ def main() -> None:
         if (renewed := rendered(text)) != text:
             page.write_text(renewed, encoding="utf-8")
             sys.stdout.write(f"rewrote {page}\n")
+    if not OPENAPI.exists() or OPENAPI.read_text(encoding="utf-8") != openapi_text():
+        OPENAPI.write_text(openapi_text(), encoding="utf-8")
+        sys.stdout.write(f"rewrote {OPENAPI}\n")
 
 
 def rendered(text: str) -> str:
@@ -136,6 +145,51 @@ def _first_paragraph(documented: type) -> str:
     return " ".join((documented.__doc__ or "").split("\n\n")[0].split())
 
 
+# --- HTTP ----------------------------------------------------------------------------------
+
+
+def openapi_text() -> str:
+    """The OpenAPI document that a service serves at `/openapi.json`, laid out to be read."""
+    document = create_app(Settings()).openapi()
+    return json.dumps(document, indent=1, ensure_ascii=False) + "\n"
+
+
+def endpoints() -> str:
+    """One table per tag: method and path, what it does, the scope it takes, its statuses."""
+    document = create_app(Settings()).openapi()
+    sections = []
+    for tag in document["tags"]:
+        rows = [["method and path", "does", "operation", "answers"]]
+        for path, operations in document["paths"].items():
+            for method, operation in operations.items():
+                if operation["tags"] == [tag["name"]]:
+                    rows.append(
+                        [
+                            f"`{method.upper()} {path}`",
+                            operation["summary"],
+                            f"`{operation['operationId']}`",
+                            " ".join(sorted(operation["responses"])),
+                        ]
+                    )
+        sections.append(f"### {tag['name']}\n\n{tag['description']}\n\n{_table(rows)}")
+    return "\n\n".join(sections)
+
+
+def statuses() -> str:
+    """One row per status of an error, with the codes that it may have."""
+    codes: dict[HTTPStatus, list[str]] = {}
+    for error in _tree(RagError):
+        codes.setdefault(status_of(error), []).append(f"`{error.code}`")
+    for status, code in HTTP_CODES.items():
+        codes.setdefault(status, []).append(f"`{code}`")
+    codes[HTTPStatus.FORBIDDEN].append("`forbidden_origin`")
+    rows = [
+        [f"{status.value} {status.phrase}", " ".join(dict.fromkeys(codes[status]))]
+        for status in sorted(codes)
+    ]
+    return _table([["status", "codes"], *rows])
+
+
 # --- commands ------------------------------------------------------------------------------
 
 
@@ -179,6 +233,8 @@ PARTS: dict[str, Callable[[], str]] = {
     "settings": settings_table,
     "errors": errors_table,
     "commands": commands,
+    "endpoints": endpoints,
+    "statuses": statuses,
     "decisions": decisions,
 }
 

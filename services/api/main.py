@@ -27,8 +27,8 @@ from ragcore.errors import (
 from ragcore.rag import Rag
 from ragcore.runtime import open_doorbell, open_limits
 from ragcore.settings import Settings
-from ragcore_api import errors
-from ragcore_api.auth import OPEN_PATHS, Authentication
+from ragcore_api import errors, openapi
+from ragcore_api.auth import Authentication
 from ragcore_api.guard import LoopbackOnly, RequestIds, SecurityHeaders, UnreadBodies
 from ragcore_api.limits import RateLimits
 from ragcore_api.metrics import ApiMetrics, Measured, gauges_of
@@ -44,7 +44,6 @@ from ragcore_api.routes import (
     keys,
     questions,
 )
-from ragcore_api.schemas.values import Problem
 from ragcore_api.turnstile import Turnstile
 from ragcore_api.watching import JobWatch
 
@@ -87,17 +86,7 @@ class Api(FastAPI):
         return stack
 
     def openapi(self) -> dict[str, Any]:
-        document = super().openapi()
-        components = document["components"]
-        components["schemas"]["Problem"] = Problem.model_json_schema()
-        components["securitySchemes"] = {
-            "bearer": {"type": "http", "scheme": "bearer"},
-            "header": {"type": "apiKey", "in": "header", "name": "X-API-Key"},
-        }
-        document["security"] = [{"bearer": []}, {"header": []}]
-        for path in OPEN_PATHS & document["paths"].keys():
-            document["paths"][path]["get"]["security"] = []
-        return document
+        return openapi.complete(super().openapi())
 
 
 def create_app(settings: Settings) -> FastAPI:
@@ -106,7 +95,7 @@ def create_app(settings: Settings) -> FastAPI:
     app = Api(
         title="ragcore",
         version=__version__,
-        description="Documents in, cited answers out.",
+        description=openapi.DESCRIPTION,
         lifespan=_lifespan(settings, metrics),
         responses=errors.problems(  # whatever has parameters may refuse them
             InvalidInput, Unauthenticated, Forbidden, RateLimited

@@ -216,6 +216,19 @@ class PlaceOut(Out):
 class ChunkOut(Out):
     """A stretch of a document's text, as it is found and cited."""
 
+    model_config = examples(
+        {
+            "chunk_id": "c3f1a0d2b4e59687",
+            "ordinal": 7,
+            "text": "On Sundays the last ferry leaves at 21:40.",
+            "headings": ["Departures", "Sundays"],
+            "page": 3,
+            "bbox": [72.0, 96.5, 540.0, 180.2],
+            "places": [{"page": 3, "bbox": [72.0, 96.5, 540.0, 180.2]}],
+            "language": "en",
+        }
+    )
+
     chunk_id: str
     ordinal: int = Field(description="Position in the document, from 0.")
     text: str

@@ -7,7 +7,7 @@ from uuid import UUID
 from pydantic import AwareDatetime, Field
 
 from ragcore.model import Scope
-from ragcore_api.schemas.values import CollectionName, In, Out
+from ragcore_api.schemas.values import CollectionName, In, Out, examples
 
 _Scopes = Annotated[
     frozenset[Scope],
@@ -31,6 +31,8 @@ _Limit = Annotated[
 class KeyIn(In):
     """A key to be made."""
 
+    model_config = examples({"name": "n8n", "scopes": ["query"], "collections": ["reports"]})
+
     name: str = Field(
         min_length=1,
         max_length=100,
@@ -52,6 +54,20 @@ class KeyIn(In):
 class KeyOut(Out):
     """A key as it is stored: its secret can't be read back."""
 
+    model_config = examples(
+        {
+            "key_id": "7d0c6f5e-2a4b-4f0e-9d55-6a1f5b1d8f10",
+            "name": "n8n",
+            "scopes": ["query"],
+            "collections": ["reports"],
+            "requests_per_minute": None,
+            "created_at": "2026-03-01T09:00:00Z",
+            "expires_at": None,
+            "last_used_at": "2026-03-02T17:30:00Z",
+            "revoked_at": None,
+        }
+    )
+
     key_id: UUID
     name: str
     scopes: frozenset[Scope]
@@ -66,6 +82,21 @@ class KeyOut(Out):
 class NewKeyOut(KeyOut):
     """A key just made, with its secret: shown here and never again."""
 
+    model_config = examples(
+        {
+            "key_id": "7d0c6f5e-2a4b-4f0e-9d55-6a1f5b1d8f10",
+            "name": "n8n",
+            "scopes": ["query"],
+            "collections": ["reports"],
+            "requests_per_minute": None,
+            "created_at": "2026-03-01T09:00:00Z",
+            "expires_at": None,
+            "last_used_at": None,
+            "revoked_at": None,
+            "secret": "rk_8Qm1…",
+        }
+    )
+
     secret: str = Field(
         description="Send it as `Authorization: Bearer …` or `X-API-Key: …`.",
         examples=["rk_8Qm1…"],
@@ -78,6 +109,19 @@ class KeysOut(Out):
 
 class AuditEntryOut(Out):
     """One thing that somebody did."""
+
+    model_config = examples(
+        {
+            "entry_no": 12,
+            "at": "2026-03-02T17:30:00Z",
+            "action": "document.delete",
+            "actor": "n8n",
+            "collection": "reports",
+            "target": "timetable~5f1d8c02a7b94e13",
+            "request_id": "4c1f0f3e6d0b4a43a8f6f0c0f6f1a2b3",
+            "details": {},
+        }
+    )
 
     entry_no: int
     at: datetime

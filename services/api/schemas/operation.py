@@ -8,6 +8,8 @@ from ragcore_api.schemas.values import Out, examples
 
 
 class LiveOut(Out):
+    model_config = examples({"status": "ok"})
+
     status: Literal["ok"] = "ok"
 
 
