@@ -235,7 +235,8 @@ class WorkerSettings(_Group):
         default=0,
         ge=0,
         le=65535,
-        description="Port of the worker's own `/metrics` and `/health`; 0: none.",
+        description="Port of the worker's own `/metrics` and `/health`; 0: none. Of several"
+        " workers of `ragcore up`, each has the next one.",
     )
     metrics_host: str = Field(default="127.0.0.1", description="Address of that port.")
     grace_seconds: float = Field(

@@ -124,11 +124,18 @@ async def _servers(settings: Settings) -> AsyncIterator[None]:
 def _services(settings: Settings) -> Processes:
     _require("fastapi", extra="api")
     _require("dramatiq", extra="worker")
-    commands = {"api": [*PYTHON, "-m", "ragcore_api"]}
-    for number in range(1, settings.workers + 1):
-        commands[f"worker-{number}"] = [*PYTHON, "-m", "ragcore_worker"]
+    commands, own = {"api": [*PYTHON, "-m", "ragcore_api"]}, {}
+    for number in range(settings.workers):
+        name = f"worker-{number + 1}"
+        commands[name] = [*PYTHON, "-m", "ragcore_worker"]
+        if settings.worker.metrics_port:  # one each
+            port = settings.worker.metrics_port + number
+            own[name] = {"RAGCORE_WORKER__METRICS_PORT": str(port)}
     return Processes(
-        commands, environment=environment_of(settings), named_lines=settings.log_format == "human"
+        commands,
+        environment=environment_of(settings),
+        own=own,
+        named_lines=settings.log_format == "human",
     )
 
 

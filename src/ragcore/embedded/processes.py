@@ -23,8 +23,9 @@ _log = logging.getLogger(__name__)
 class Processes:
     """Keeps programs running inside an `async with`; their lines go to stderr.
 
-    Each has its program's name before it, unless `named_lines` is off: a line of JSON would be none
-    with it. They die with this process, also when it is killed: enter from the main thread.
+    Each line has its program's name before it, unless `named_lines` is off: a line of JSON would be
+    none with it. `own` holds variables of single programs, over the common environment. They die
+    with this process, also when it is killed: enter from the main thread.
     """
 
     def __init__(
@@ -32,11 +33,13 @@ class Processes:
         commands: Mapping[str, Sequence[str]],
         *,
         environment: Mapping[str, str],
+        own: Mapping[str, Mapping[str, str]] | None = None,
         named_lines: bool = True,
     ) -> None:
         self._commands = commands
         self._named_lines = named_lines
         self._environment = dict(environment)
+        self._own = own or {}
         self._width = max(map(len, commands))
         self._running: dict[str, asyncio.subprocess.Process] = {}
         self._tasks: list[asyncio.Task[None]] = []
@@ -93,7 +96,7 @@ class Processes:
         """Run the program to its end; when cancelled, stop it in order."""
         process = await asyncio.create_subprocess_exec(
             *self._commands[name],
-            env=self._environment,
+            env={**self._environment, **self._own.get(name, {})},
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

@@ -85,3 +85,24 @@ async def test_every_program_is_stopped_at_the_end(tmp_path: Path) -> None:
     for pid in pids:
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
+
+
+async def test_programs_have_variables_of_their_own_and_their_lines_as_they_wrote_them(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    code = "import os, time; print(os.environ['NAME']); open(os.environ['DONE'], 'w')"
+    done = {name: tmp_path / name for name in ("one", "two")}
+    started = Processes(
+        {name: python(code + "; time.sleep(600)") for name in done},
+        environment={**os.environ, "NAME": "all"},
+        own={
+            "one": {"DONE": str(done["one"])},
+            "two": {"DONE": str(done["two"]), "NAME": "mine"},
+        },
+        named_lines=False,
+    )
+    async with started:
+        for name, path in done.items():
+            await until_exists(path)
+            await until_run(started, name)
+    assert sorted(capsys.readouterr().err.splitlines()) == ["all", "mine"]
