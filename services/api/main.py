@@ -60,7 +60,7 @@ def main() -> None:
     settings = Settings()
     logs.configure(level=settings.log_level, log_format=settings.log_format)
     config = uvicorn.Config(
-        create_app(settings),
+        create_app(settings, is_stopping=lambda: server.should_exit),
         host=settings.host,
         port=settings.port,
         log_config=None,
@@ -89,14 +89,17 @@ class Api(FastAPI):
         return openapi.complete(super().openapi())
 
 
-def create_app(settings: Settings) -> FastAPI:
-    """Make the application; nothing is opened before it serves."""
+def create_app(settings: Settings, *, is_stopping: Callable[[], bool] = lambda: False) -> FastAPI:
+    """Make the application; nothing is opened before it serves.
+
+    `is_stopping` says whether the server was told to stop: requests that wait end then.
+    """
     metrics = ApiMetrics()
     app = Api(
         title="ragcore",
         version=__version__,
         description=openapi.DESCRIPTION,
-        lifespan=_lifespan(settings, metrics),
+        lifespan=_lifespan(settings, metrics, is_stopping),
         responses=errors.problems(  # whatever has parameters may refuse them
             InvalidInput, Unauthenticated, Forbidden, RateLimited
         ),
@@ -134,7 +137,7 @@ def _add_middleware(app: Api, settings: Settings, metrics: ApiMetrics) -> None:
 
 
 def _lifespan(
-    settings: Settings, metrics: ApiMetrics
+    settings: Settings, metrics: ApiMetrics, is_stopping: Callable[[], bool]
 ) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[dict[str, Any]]:
@@ -147,7 +150,9 @@ def _lifespan(
                 limits = await stack.enter_async_context(open_limits(settings))
                 await _require_administrator(rag, settings)
                 await _warm_up(rag)
-                watch = await stack.enter_async_context(JobWatch.open(rag.runtime.catalog))
+                watch = await stack.enter_async_context(
+                    JobWatch.open(rag.runtime.catalog, is_stopping=is_stopping)
+                )
             except RagError as error:
                 log.error("%s: %s", error.code, error)
                 raise

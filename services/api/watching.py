@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Final, Protocol
@@ -39,11 +39,14 @@ class _Watched:
             return
         self.is_gone = job is None
         self.job = job or self.job
+        self.wake()
+
+    def wake(self) -> None:
         self.changed.set()
         self.changed = asyncio.Event()
 
     async def change(self) -> None:
-        """Return when the job is another than it is now. Raises JobNotFound when it is removed."""
+        """Return when the job may be another than it is now. Raises JobNotFound when it is gone."""
         await self.changed.wait()
         if self.is_gone:
             raise JobNotFound(f"the job {str(self.job.job_id)!r} was removed")
@@ -52,22 +55,31 @@ class _Watched:
 class JobWatch:
     """Watches jobs for any number of requests by one question for all, four times a second.
 
-    It asks only while somebody watches. Made by `open`.
+    It asks only while somebody watches. When the server is told to stop, all that wait are
+    answered with the jobs as they are. Made by `open`.
     """
 
-    def __init__(self, jobs: Jobs, *, every_seconds: float = POLL_SECONDS) -> None:
+    def __init__(
+        self, jobs: Jobs, *, every_seconds: float, is_stopping: Callable[[], bool]
+    ) -> None:
         self._jobs = jobs
         self._every_seconds = every_seconds
+        self._is_stopping = is_stopping
+        self._is_over = False
         self._watched: dict[UUID, _Watched] = {}
         self._is_wanted = asyncio.Event()
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, jobs: Jobs, *, every_seconds: float = POLL_SECONDS
+        cls,
+        jobs: Jobs,
+        *,
+        every_seconds: float = POLL_SECONDS,
+        is_stopping: Callable[[], bool] = lambda: False,
     ) -> AsyncIterator["JobWatch"]:
         """Watch for as long as the block lasts."""
-        watch = cls(jobs, every_seconds=every_seconds)
+        watch = cls(jobs, every_seconds=every_seconds, is_stopping=is_stopping)
         looking = asyncio.create_task(watch._keep_looking())
         try:
             yield watch
@@ -76,7 +88,7 @@ class JobWatch:
             await asyncio.gather(looking, return_exceptions=True)
 
     async def changes(self, job: Job) -> AsyncIterator[Job]:
-        """Yield the job as it is, then whenever it is another, until it has finished.
+        """Yield the job as it is, then whenever it is another, until it has finished or we stop.
 
         A consumer that is slow misses what was in between, never the end. Raises JobNotFound when
         the job is removed.
@@ -87,7 +99,9 @@ class JobWatch:
                 yield seen
                 if seen.is_finished:
                     return
-                if watched.job == seen:
+                while watched.job == seen:
+                    if self._is_over:
+                        return
                     await watched.change()
 
     async def within(self, jobs: Sequence[Job], *, seconds: float) -> Sequence[Job]:
@@ -100,7 +114,7 @@ class JobWatch:
             with suppress(TimeoutError):
                 async with asyncio.timeout(seconds):
                     for each in watched:
-                        while not each.job.is_finished:
+                        while not (each.job.is_finished or self._is_over):
                             await each.change()
             return [each.job for each in watched]
 
@@ -123,6 +137,9 @@ class JobWatch:
             if not self._watched:
                 self._is_wanted.clear()
                 continue
+            if self._is_stopping():
+                self._stop()
+                return
             try:
                 await self._look()
             except RagError as error:
@@ -130,6 +147,11 @@ class JobWatch:
             except Exception:
                 # A bug: the edge that logs it, so that it doesn't silence every other request.
                 log.exception("looking at watched jobs failed on a programming error")
+
+    def _stop(self) -> None:
+        self._is_over = True
+        for watched in self._watched.values():
+            watched.wake()
 
     async def _look(self) -> None:
         watched = dict(self._watched)

@@ -34,10 +34,14 @@ _PING_SECONDS: Final = 15
 _SEND_SECONDS: Final = 60
 """A client that takes nothing for so long is gone."""
 
+_GRACE_SECONDS: Final = 2
+"""For a stream to end by itself when the server stops; the watch sees to that."""
+
 _EVENTS: Final[dict[int | str, dict[str, Any]]] = {
     status.HTTP_200_OK: {
         "description": "Events: `progress` when something has changed, then `done` with the job, "
-        "or `error`; the stream ends with the job.",
+        "or `error`; the stream ends with the job, or when the "
+        "service stops: connect again then.",
         "content": {
             "text/event-stream": {
                 "schema": {"type": "string"},
@@ -122,6 +126,7 @@ async def watch_job(
         _events(watch.changes(found), request),
         ping=_PING_SECONDS,
         send_timeout=_SEND_SECONDS,
+        shutdown_grace_period=_GRACE_SECONDS,
     )
 
 

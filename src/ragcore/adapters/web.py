@@ -111,7 +111,7 @@ class Guard:
             for address in found:
                 if not is_public(address):
                     raise ForbiddenUrl(
-                        f"{host!r} is {address}, an address that must not be called from here; "
+                        f"{host!r} leads to {address}, which must not be called from here; "
                         "an operator can allow the host by name"
                     )
         return found

@@ -120,3 +120,16 @@ async def test_whoever_goes_away_is_forgotten(watch: JobWatch, jobs: Jobs) -> No
     asked = len(jobs.asked)
     await asyncio.sleep(0.05)
     assert len(jobs.asked) == asked
+
+
+async def test_a_server_that_stops_answers_all_that_wait(jobs: Jobs) -> None:
+    is_stopping = False
+    async with JobWatch.open(jobs, every_seconds=0.01, is_stopping=lambda: is_stopping) as watch:
+        job = jobs.add()
+        wait = asyncio.create_task(watch.within([job], seconds=300))
+        changes = watch.changes(job)
+        assert await anext(changes) == job
+        is_stopping = True
+        assert await wait == [job]
+        assert [change async for change in changes] == []
+        assert await watch.within([job], seconds=300) == [job]  # one that comes late
