@@ -316,6 +316,15 @@ async def open_audit(settings: Settings) -> AsyncIterator[Audit]:
         yield PostgresAudit(await _small_pool(settings, stack))
 
 
+@asynccontextmanager
+async def open_catalog(settings: Settings) -> AsyncIterator[Catalog]:
+    """Open documents and jobs, and nothing of models: they may be away."""
+    from ragcore.adapters.postgres.catalog import PostgresCatalog
+
+    async with AsyncExitStack() as stack:
+        yield PostgresCatalog(await _small_pool(settings, stack))
+
+
 def open_converter(settings: Settings, *, meter: Meter = UNMETERED) -> Converter:
     """Return a converter; its children start with the first file."""
     from ragcore.adapters.docling.converter import ConversionOptions, DoclingConverter

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ragcore import __version__
-from ragcore.cli import collections, documents, keys, options, output
+from ragcore.cli import collections, documents, jobs, keys, options, output
 from ragcore.cli.convert import convert
 from ragcore.cli.doctor import doctor
 from ragcore.cli.ingest import ingest
@@ -31,6 +31,7 @@ app.command()(search)
 app.command()(ask)
 app.add_typer(documents.app, name="docs")
 app.add_typer(collections.app, name="collections")
+app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 app.command("audit")(keys.list_audit)
 app.command()(convert)
