@@ -55,6 +55,7 @@ STATUS: dict[type[RagError], HTTPStatus] = {
 HTTP_CODES: dict[HTTPStatus, str] = {
     HTTPStatus.NOT_FOUND: "not_found",
     HTTPStatus.METHOD_NOT_ALLOWED: "method_not_allowed",
+    HTTPStatus.REQUEST_ENTITY_TOO_LARGE: "body_too_large",
 }
 """Codes of what the framework refuses by itself; listed in docs/reference/http.md."""
 

@@ -29,6 +29,7 @@ from ragcore.runtime import open_doorbell, open_limits
 from ragcore.settings import Settings
 from ragcore_api import errors, openapi
 from ragcore_api.auth import Authentication
+from ragcore_api.bodies import BoundedBodies
 from ragcore_api.guard import LoopbackOnly, RequestIds, SecurityHeaders, UnreadBodies
 from ragcore_api.limits import RateLimits
 from ragcore_api.metrics import ApiMetrics, Measured, gauges_of
@@ -51,6 +52,9 @@ _REQUEST_HEADERS: Final = (
     "Authorization", "X-API-Key", "Content-Type", "Idempotency-Key", "Last-Event-ID", "X-Request-ID"
 )  # fmt: skip
 _ANSWER_HEADERS: Final = ("Location", "Retry-After", "X-Request-ID", "Content-Disposition")
+
+_MOST_JSON_BYTES: Final = 4 * 2**20
+_UPLOADS: Final = ("/ingest", "/convert")
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +110,8 @@ def create_app(settings: Settings, *, is_stopping: Callable[[], bool] = lambda: 
     )
     errors.install(app)
     _add_middleware(app, settings, metrics)
-    for module in (ingest, convert, jobs, documents, collections, questions, keys, audit, health):
+    # In this order a path is looked for: questions are asked most often.
+    for module in (questions, documents, ingest, convert, jobs, collections, keys, audit, health):
         app.include_router(module.router)
     return app
 
@@ -114,6 +119,7 @@ def create_app(settings: Settings, *, is_stopping: Callable[[], bool] = lambda: 
 def _add_middleware(app: Api, settings: Settings, metrics: ApiMetrics) -> None:
     """Each request comes through these from the last to the first."""
     access = settings.access
+    app.add_middleware(BoundedBodies, max_bytes=_MOST_JSON_BYTES, uploads=_UPLOADS)
     app.add_middleware(RateLimits, per_minute=access.requests_per_minute)
     app.add_middleware(
         Authentication, needs_key=settings.needs_key, open_metrics=access.open_metrics

@@ -3,6 +3,7 @@
 from typing import Any, Final
 
 from ragcore_api.auth import OPEN_PATHS
+from ragcore_api.errors import MEDIA_TYPE
 from ragcore_api.schemas.values import Problem
 
 DESCRIPTION: Final = """\
@@ -44,6 +45,10 @@ _RETRY_AFTER: Final = {
         "schema": {"type": "integer"},
     }
 }
+_TOO_LARGE: Final = {
+    "description": "Content Too Large: `body_too_large`",
+    "content": {MEDIA_TYPE: {"schema": {"$ref": "#/components/schemas/Problem"}}},
+}
 _SECURITY_SCHEMES: Final = {
     "bearer": {"type": "http", "scheme": "bearer", "description": "An API key."},
     "header": {
@@ -69,6 +74,8 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
         for operation in operations.values():
             if path in OPEN_PATHS:
                 _open(operation)
+            if "requestBody" in operation:
+                operation["responses"].setdefault("413", dict(_TOO_LARGE))
             for status, answer in operation["responses"].items():
                 headers = answer.setdefault("headers", {})
                 headers |= _ANY_ANSWER | (_RETRY_AFTER if status in ("429", "503", "507") else {})

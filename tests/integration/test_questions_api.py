@@ -107,6 +107,14 @@ def test_a_question_that_can_not_be_meant_is_refused(
     assert (answer.status_code, code_of(answer)) == (422, "invalid_input")
 
 
+@pytest.mark.parametrize("announced", [True, False])
+def test_a_body_of_many_megabytes_is_not_read(api: Api, announced: bool) -> None:
+    body = json.dumps({"question": "?" * 5_000_000}).encode()
+    content = body if announced else iter([body[:1_000_000], body[1_000_000:]])
+    answer = api.http.post("/query", content=content, headers={"Content-Type": "application/json"})
+    assert (answer.status_code, code_of(answer)) == (413, "body_too_large")
+
+
 def test_refusals_name_what_is_wrong(api: Api) -> None:
     assert code_of(ask(api, filters={"year": {"$near": 1}})) == "invalid_filter"
     for stream in (False, True):
