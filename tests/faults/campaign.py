@@ -110,7 +110,7 @@ def _kill_while_documents_come(stack: Stack, log: Log, report: Report) -> None:
             stack,
             log,
             seed=1000 * plan.seed + number,
-            pause_seconds=_SPREAD * plan.longest_seconds * plan.clients / plan.documents,
+            pause_seconds=_HASTE * plan.longest_seconds * plan.clients / plan.documents,
             name=f"client{number}",
         )
         for number in range(plan.clients)
@@ -139,7 +139,10 @@ def _kill_while_documents_come(stack: Stack, log: Log, report: Report) -> None:
 
 
 _SPREAD: Final = 0.8
-"""Part of the time that the faults and documents are spread over; the rest is for delays."""
+"""Part of the time that the faults are spread over; the rest is for delays."""
+
+_HASTE: Final = 0.2
+"""Pause of a client, as a part of what it could afford if its requests took no time."""
 
 
 def _schedule(plan: Plan, choice: random.Random) -> Iterator[str]:

@@ -212,4 +212,4 @@ class Client(threading.Thread):
         raise AssertionError(f"{method} {path}: no answer in {_PATIENCE_SECONDS:.0f} s")
 
     def _wrong(self, what: str) -> None:
-        self._log.wrongs.append(what)
+        self._log.wrongs.append(f"{time.strftime('%H:%M:%S')} {what}")

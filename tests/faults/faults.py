@@ -6,6 +6,7 @@ Each returns how many processes it killed, 0 when there was nothing to kill at t
 import random
 import signal
 import threading
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -17,13 +18,16 @@ FROZEN_SECONDS: Final = 8.0
 """Longer than a lease lasts: the jobs of a worker frozen so long are taken over."""
 
 _BACK_SECONDS: Final = 120.0
+_APPEARS_SECONDS: Final = 3.0
 
 
 def kill_one(role: str) -> Fault:
     """Return the fault of killing one process of a role."""
 
     def kill(stack: Stack, choice: random.Random) -> int:
-        found = stack.processes(role)
+        give_up_at = time.monotonic() + _APPEARS_SECONDS
+        while not (found := stack.processes(role)) and time.monotonic() < give_up_at:
+            time.sleep(0.05)  # it is just being started again
         return int(bool(found) and choice.choice(found).signal(signal.SIGKILL))
 
     return kill
@@ -82,10 +86,10 @@ def start_again(stack: Stack) -> None:
 
 
 FAULTS: Final[dict[str, tuple[Fault, int]]] = {
-    "conversion child": (kill_one("child"), 24),
+    "conversion child": (kill_one("child"), 28),
     "worker": (kill_one("worker"), 22),
-    "database connection": (kill_one("backend"), 16),
-    "API": (kill_one("api"), 12),
+    "database connection": (kill_one("backend"), 14),
+    "API": (kill_one("api"), 10),
     "Valkey": (kill_one("valkey"), 10),
     "PostgreSQL": (kill_one("postgres"), 8),
     "supervisor of a server": (kill_one("supervisor"), 4),

@@ -89,7 +89,11 @@ class Stack:
     # --- as its user starts and stops it -----------------------------------------------------
 
     def start(self) -> None:
-        """Bring it up and return when it is ready."""
+        """Bring it up and return when it is ready; `up.log` begins anew, `all.log` goes on."""
+        log = self.data_dir / "logs" / "up.log"
+        if log.exists():
+            with (log.with_name("all.log")).open("ab") as all_logs:
+                all_logs.write(log.read_bytes())
         done = self._command("up", "--detach")
         if done.returncode:
             raise AssertionError(f"the stack did not start: {done.stderr}")
