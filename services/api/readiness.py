@@ -1,15 +1,13 @@
 """What the service depends on, and whether it answers."""
 
 import asyncio
-import shutil
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from time import monotonic
 from typing import Final
 
 from ragcore.adapters.redis.doorbell import RedisDoorbell
-from ragcore.errors import RagError, StorageFull
+from ragcore.errors import RagError
 from ragcore.rag import Rag
 
 _TIME_LIMIT_SECONDS: Final = 2.0
@@ -38,16 +36,14 @@ class Readiness:
 
     @classmethod
     def of(cls, rag: Rag, doorbell: RedisDoorbell) -> "Readiness":
-        runtime, settings = rag.runtime, rag.runtime.settings
+        runtime = rag.runtime
         return cls(
             {
                 "database": lambda: runtime.catalog.are_live([]),
                 "queue": doorbell.unheard,
                 "blob_store": lambda: anext(runtime.blobs.list("none/"), None),
                 "embedding_model": lambda: runtime.model.embed_query("ready?"),
-                "disk": lambda: asyncio.to_thread(
-                    _require_room, settings.data_dir, settings.disk.min_free_mb
-                ),
+                "disk": lambda: asyncio.to_thread(runtime.room.require),
             }
         )
 
@@ -87,11 +83,3 @@ class Readiness:
 def can_answer(states: Mapping[str, str]) -> bool:
     """Whether questions can be answered in these states."""
     return all(states.get(name, OK) == OK for name in _NEEDED)
-
-
-def _require_room(directory: Path, least_mb: int) -> None:
-    while not directory.exists():  # nothing has been written yet
-        directory = directory.parent
-    free = shutil.disk_usage(directory).free // 2**20
-    if free < least_mb:
-        raise StorageFull(f"{free} MiB are free, {least_mb} MiB must stay so")
