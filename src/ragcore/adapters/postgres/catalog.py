@@ -140,6 +140,7 @@ class PostgresCatalog:
     async def settle_repeated(self, lease: Lease) -> Settled | None:
         async with self._transaction() as connection:
             current = await _lock_document(connection, lease)
+            await _fenced(connection, "hold", lease, {})
             outcome = await _outcome_without_work(connection, lease, current)
             if outcome is None:
                 return None

@@ -143,6 +143,11 @@ FROM ragcore.documents d
 LEFT JOIN ragcore.versions v ON v.version_id = d.version_id
 WHERE d.document_no = %(document_no)s;
 
+-- name: hold
+SELECT FROM ragcore.jobs
+WHERE job_id = %(job_id)s AND lease_token = %(token)s AND status = 'running'
+FOR UPDATE;
+
 -- name: finish
 -- The fence: a worker that lost its lease updates no row and must not write anything else.
 UPDATE ragcore.jobs
@@ -182,7 +187,7 @@ WHERE document_no = %(document_no)s;
 -- Older jobs of the document that nobody holds could only end so.
 WITH older AS (
     UPDATE ragcore.jobs j
-    SET status = 'succeeded', outcome = 'superseded', stage = NULL, finished_at = now(),
+    SET status = 'succeeded', outcome = 'superseded', stage = NULL, error = NULL, finished_at = now(),
         lease_owner = NULL, lease_token = NULL, lease_until = NULL
     FROM ragcore.versions v
     WHERE v.version_id = j.version_id

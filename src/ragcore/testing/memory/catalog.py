@@ -509,14 +509,7 @@ class MemoryCatalog:
     def _run_again(self, task: Task, entry: Entry) -> None:
         version, current = entry.versions[task.version_id], entry.current
         if current is not None and current.sequence > version.sequence:
-            version.state = "superseded"
-            task.job = replace(
-                task.job,
-                status="succeeded",
-                outcome="superseded",
-                error=None,
-                finished_at=_now(),
-            )
+            self._supersede(task, version)
         else:
             version.state = "pending"
             task.crashes, task.run_after = 0, _now()
@@ -560,9 +553,22 @@ class MemoryCatalog:
                 continue
             version = entry.versions[task.version_id]
             if version.sequence < sequence and (task.job.status == "queued" or _is_expired(task)):
-                self._drop(task, entry, "superseded")
+                self._supersede(task, version)
                 retired.append(task.version_id)
         return retired
+
+    def _supersede(self, task: Task, version: StoredVersion) -> None:
+        """End a job that nobody holds and whose version is too old to matter."""
+        version.state = "superseded"
+        task.token = task.lease_until = None
+        task.job = replace(
+            task.job,
+            status="succeeded",
+            outcome="superseded",
+            stage=None,
+            error=None,
+            finished_at=_now(),
+        )
 
     def _cancel(self, task: Task) -> None:
         task.token = task.lease_until = None
@@ -577,8 +583,8 @@ class MemoryCatalog:
         return sorted(ready, key=lambda task: (-task.submission.priority, task.number))
 
     def _held(self, lease: Lease) -> Task:
-        task = self.tasks[lease.job.job_id]
-        if task.token != lease.token or task.job.status != "running":
+        task = self.tasks.get(lease.job.job_id)
+        if task is None or task.token != lease.token or task.job.status != "running":
             raise LeaseLost(f"job {str(lease.job.job_id)!r} was cancelled or taken over")
         return task
 
