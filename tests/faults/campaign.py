@@ -189,32 +189,36 @@ def _measure_takeovers(stack: Stack, log: Log, report: Report) -> None:
     """Kill the worker that holds a job, and see how soon another runs it."""
     client = Client(stack, log, seed=report.plan.seed, pause_seconds=0, name="takeover")
     for _ in range(report.plan.takeovers):
-        _measure_takeover(stack, client.ingest_long(paragraphs=300).job_id, report)
+        _measure_takeover(stack, client.ingest_long(paragraphs=_LONG).job_id, report)
+        drain(stack, seconds=_READY_SECONDS)
+
+
+_LONG: Final = 120
+"""Paragraphs of a document that a worker is busy with when it is killed."""
 
 
 def _measure_takeover(stack: Stack, job_id: str, report: Report) -> None:
-    wait_until(lambda: _holder(stack, job_id), seconds=_READY_SECONDS, what="job taken")
-    victim = _holder(stack, job_id)
+    """Kill the worker that holds a job, and wait until it runs for the second time."""
+    wait_until(lambda: _holder(stack, job_id)[0], seconds=_READY_SECONDS, what="job taken")
+    victim, _ = _holder(stack, job_id)
     for worker in stack.processes("worker"):
         if worker.pid == victim:
             report.kills["worker"] += worker.signal(signal.SIGKILL)
-    report.faults["worker"] += 1
-    report.takeover_seconds.append(
-        wait_until(
-            lambda: _holder(stack, job_id) not in (None, victim),
-            seconds=_READY_SECONDS,
-            what="job taken over",
-        )
+            report.faults["worker"] += 1
+    seconds = wait_until(
+        lambda: _holder(stack, job_id)[1] > 1, seconds=_READY_SECONDS, what="job taken over"
     )
+    report.takeover_seconds.append(seconds)
 
 
-def _holder(stack: Stack, job_id: str) -> int | None:
-    """Process id of the worker that runs a job now."""
+def _holder(stack: Stack, job_id: str) -> tuple[int, int]:
+    """Process id of the worker that runs a job now, or 0, and how often it was begun."""
     query = (
-        "SELECT split_part(lease_owner, ':', 2)::int FROM ragcore.jobs"
-        " WHERE job_id = %s AND status = 'running'"
+        "SELECT coalesce(split_part(lease_owner, ':', 2)::int, 0), attempts FROM ragcore.jobs"
+        " WHERE job_id = %s"
     )
-    return next((pid for (pid,) in stack.rows(query, job_id)), None)
+    ((pid, attempts),) = stack.rows(query, job_id)
+    return pid, attempts
 
 
 def _measure_emptyings(stack: Stack, log: Log, report: Report) -> None:

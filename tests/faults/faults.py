@@ -93,7 +93,7 @@ FAULTS: Final[dict[str, tuple[Fault, int]]] = {
     "Valkey": (kill_one("valkey"), 10),
     "PostgreSQL": (kill_one("postgres"), 8),
     "supervisor of a server": (kill_one("supervisor"), 4),
-    "`ragcore up`": (kill_up, 2),
+    "`ragcore up`": (kill_up, 1),
     "everything at once": (kill_everything, 1),
     "stop and start": (restart, 1),
     "FLUSHALL": (empty_redis, 6),
