@@ -1,11 +1,20 @@
 from collections.abc import AsyncIterator
+from datetime import datetime
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
 
-from ragcore.errors import DocumentTooLarge, IdempotencyConflict, InvalidInput, QueueUnavailable
+from ragcore.errors import (
+    CollectionNotFound,
+    DocumentTooLarge,
+    IdempotencyConflict,
+    InvalidInput,
+    QueueUnavailable,
+    StoreUnavailable,
+)
 from ragcore.flows.submit import Submit, Upload, original_key
 from ragcore.steps.identity import id_from_bytes
 from ragcore.testing.contracts.catalog import claimed, indexed
@@ -154,9 +163,7 @@ async def test_names_that_cannot_be_stored_are_cleaned(
     assert (lease.filename, lease.mime_type) == ("caf  .txt", "text/plain")
 
 
-async def test_a_conflicting_key_leaves_its_file_to_the_sweep_only(
-    submit: Submit, blobs: MemoryBlobs
-) -> None:
+async def test_a_conflicting_key_leaves_no_file(submit: Submit, blobs: MemoryBlobs) -> None:
     await submit.stream(pieces(b"one"), Upload("default"), idempotency_key="k")
     with pytest.raises(IdempotencyConflict):
         await submit.stream(pieces(b"two"), Upload("default"), idempotency_key="k")
@@ -167,3 +174,80 @@ async def test_a_conflicting_key_leaves_its_file_to_the_sweep_only(
 async def pieces(*parts: bytes) -> AsyncIterator[bytes]:
     for part in parts:
         yield part
+
+
+# --- stored first, recorded after ------------------------------------------------------------
+
+
+async def test_several_files_are_one_request_under_one_key(
+    submit: Submit, blobs: MemoryBlobs, bell: Bell
+) -> None:
+    async def send(*texts: bytes, title: str | None = None) -> list[UUID]:
+        uploads = [
+            (Upload("default", filename=f"{n}.txt", title=title), await submit.store(pieces(text)))
+            for n, text in enumerate(texts)
+        ]
+        return [job.job_id for job in await submit.record_all(uploads, idempotency_key="k")]
+
+    first = await send(b"one", b"two")
+    assert bell.rung == first
+    assert await send(b"one", b"two") == first
+    assert len(blobs.files) == 2
+    for other in (send(b"two", b"one"), send(b"one"), send(b"one", b"two", title="Other")):
+        with pytest.raises(IdempotencyConflict):
+            await other
+    assert len(blobs.files) == 2
+    assert bell.rung == first
+
+
+async def test_a_refused_request_leaves_no_file(submit: Submit, blobs: MemoryBlobs) -> None:
+    uploads = [
+        (Upload("default"), await submit.store(pieces(b"one"))),
+        (Upload("nowhere"), await submit.store(pieces(b"two"))),
+    ]
+    with pytest.raises(CollectionNotFound):
+        await submit.record_all(uploads)
+    assert blobs.files == {}
+
+
+async def test_what_is_not_recorded_can_be_discarded(submit: Submit, blobs: MemoryBlobs) -> None:
+    stored = await submit.store(pieces(b"one"))
+    assert (stored.sha256, stored.size) == (sha256(b"one").digest(), 3)
+    await submit.discard(stored)
+    assert blobs.files == {}
+
+
+class AwayAfterCommit(MemoryCatalog):
+    """A catalogue whose answer gets lost."""
+
+    async def submit_all(self, *asked: Any, **more: Any) -> Any:
+        await super().submit_all(*asked, **more)
+        raise StoreUnavailable("the connection broke")
+
+
+async def test_an_answer_that_got_lost_loses_no_bytes(blobs: MemoryBlobs, bell: Bell) -> None:
+    catalog = AwayAfterCommit("default")
+    submit = Submit(catalog, blobs, bell, fingerprint="one", max_bytes=10)
+    with pytest.raises(StoreUnavailable):
+        await submit.record(Upload("default"), await submit.store(pieces(b"one")))
+    (job,) = await catalog.waiting()
+    lease = await claimed(catalog, job.job_id)
+    assert original_key(lease.version_id) in blobs.files
+
+
+async def test_a_bell_that_is_away_is_not_rung_again_and_again(
+    catalog: MemoryCatalog, blobs: MemoryBlobs, caplog: pytest.LogCaptureFixture
+) -> None:
+    submit = Submit(catalog, blobs, Bell(is_away=True), fingerprint="one", max_bytes=10)
+    uploads = [
+        (Upload("default"), await submit.store(pieces(text))) for text in (b"one", b"two", b"3")
+    ]
+    assert len(await submit.record_all(uploads)) == 3
+    assert caplog.text.count("waits for the sweep") == 1
+
+
+async def test_a_date_needs_its_time_zone(submit: Submit, blobs: MemoryBlobs) -> None:
+    upload = Upload("default", expires_at=datetime(2040, 1, 1))
+    with pytest.raises(InvalidInput, match="time zone"):
+        await submit.stream(pieces(b"one"), upload)
+    assert blobs.files == {}
