@@ -153,7 +153,7 @@ def test_the_same_text_again_is_unchanged(stack: Stack) -> None:
     [
         (("POST", "/ingest", {"json": {"text": ""}}), 422, "invalid_input"),
         (("POST", "/ingest", {"json": {"text": "x", "collection": "No!"}}), 422, "invalid_input"),
-        (("POST", "/ingest", {"content": b"{"}), 422, "invalid_input"),
+        (("POST", "/ingest", {"content": b"{"}), 415, "unsupported_format"),
         (("POST", "/ingest", {"data": {"a": "b"}, "files": {"x": b"y"}}), 422, "invalid_input"),
         (("POST", "/search", {"json": {}}), 422, "invalid_input"),
         (
