@@ -5,6 +5,7 @@ so on behalf of any page it shows, by posting to 127.0.0.1 or by a name that res
 names in `Host` and `Origin` must be loopback's own.
 """
 
+import asyncio
 import logging
 import re
 from collections.abc import Collection, Mapping
@@ -16,7 +17,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ragcore.errors import RagError
+from ragcore.errors import RagError, Unavailable
 from ragcore.logs import about
 from ragcore_api.errors import answer_of, problem
 
@@ -102,6 +103,36 @@ class SecurityHeaders:
             await send(message)
 
         await self._app(scope, receive, send_with_headers)
+
+
+class CutOff:
+    """Answer 503 to what the end of the service cuts off: the server would say 500, for good.
+
+    Whoever is told that the service is away sends the request again.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        has_begun = False
+
+        async def send_and_note(message: Message) -> None:
+            nonlocal has_begun
+            has_begun = True
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_and_note)
+        except asyncio.CancelledError:
+            if has_begun:
+                raise
+            log.warning("cut off %s %s: the service stops", scope["method"], scope["path"])
+            error = Unavailable("the service is stopping; send the request again")
+            await refuse(error, scope, receive, send)
 
 
 class UnreadBodies:

@@ -30,7 +30,7 @@ from ragcore.settings import Settings
 from ragcore_api import errors, openapi
 from ragcore_api.auth import Authentication
 from ragcore_api.bodies import BoundedBodies
-from ragcore_api.guard import LoopbackOnly, RequestIds, SecurityHeaders, UnreadBodies
+from ragcore_api.guard import CutOff, LoopbackOnly, RequestIds, SecurityHeaders, UnreadBodies
 from ragcore_api.limits import RateLimits
 from ragcore_api.metrics import ApiMetrics, Measured, gauges_of
 from ragcore_api.readiness import Readiness
@@ -135,6 +135,7 @@ def _add_middleware(app: Api, settings: Settings, metrics: ApiMetrics) -> None:
     )
     app.around = (
         *((cross_origin,) if access.cors_origins else ()),
+        CutOff,
         SecurityHeaders,
         UnreadBodies,
         partial(Measured, metrics=metrics),

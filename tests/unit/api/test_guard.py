@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import PlainTextResponse, StreamingResponse
 from starlette.routing import Route
 
-from ragcore_api.guard import LoopbackOnly, RequestIds, SecurityHeaders, UnreadBodies
+from ragcore_api.guard import CutOff, LoopbackOnly, RequestIds, SecurityHeaders, UnreadBodies
 
 
 async def _request_id(request: Request) -> PlainTextResponse:
@@ -138,3 +138,30 @@ async def test_another_request_id_is_replaced(client: httpx.AsyncClient, given: 
 
 async def test_request_ids_differ(client: httpx.AsyncClient) -> None:
     assert (await client.get("/")).text != (await client.get("/")).text
+
+
+async def test_what_the_end_of_the_service_cuts_off_is_to_be_sent_again() -> None:
+    begun = asyncio.Event()
+
+    async def wait_for_ever(_: Request) -> PlainTextResponse:
+        begun.set()
+        await asyncio.Event().wait()
+        return PlainTextResponse("never")
+
+    app = Starlette(routes=[Route("/", wait_for_ever)])
+    app.add_middleware(CutOff)
+    serving: list[asyncio.Task[None]] = []
+
+    async def as_a_server_does(scope: Any, receive: Any, send: Any) -> None:
+        serving.append(asyncio.create_task(app(scope, receive, send)))
+        await serving[0]
+
+    transport = httpx.ASGITransport(as_a_server_does)
+    async with httpx.AsyncClient(transport=transport, base_url="http://127.0.0.1") as client:
+        asking = asyncio.create_task(client.get("/"))
+        await begun.wait()
+        serving[0].cancel()
+        answer = await asking
+    assert answer.status_code == 503
+    assert answer.json()["code"] == "unavailable"
+    assert int(answer.headers["Retry-After"]) > 0
