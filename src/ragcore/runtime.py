@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
     from ragcore.adapters.postgres.cache import PostgresEmbeddingCache
+    from ragcore.adapters.postgres.dump import PostgresDump
     from ragcore.adapters.postgres.nodes import PostgresNodes
     from ragcore.adapters.postgres.pool import Pool
     from ragcore.adapters.redis.doorbell import RedisDoorbell
@@ -323,6 +324,18 @@ async def open_catalog(settings: Settings) -> AsyncIterator[Catalog]:
 
     async with AsyncExitStack() as stack:
         yield PostgresCatalog(await _small_pool(settings, stack))
+
+
+@asynccontextmanager
+async def open_storage(settings: Settings) -> "AsyncIterator[tuple[PostgresDump, BlobStore]]":
+    """Open the content of the database and the blob store, to be backed up or restored."""
+    from ragcore.adapters.postgres.dump import PostgresDump
+    from ragcore.adapters.postgres.migrate import migrate
+
+    async with AsyncExitStack() as stack:
+        database_url = await _database_url(settings, stack)
+        await migrate(database_url)
+        yield PostgresDump(database_url), await _blobs(settings, stack)
 
 
 def open_converter(settings: Settings, *, meter: Meter = UNMETERED) -> Converter:

@@ -9,6 +9,7 @@ import typer
 
 from ragcore import __version__
 from ragcore.cli import collections, documents, jobs, keys, options, output
+from ragcore.cli.backup import backup, restore
 from ragcore.cli.convert import convert
 from ragcore.cli.doctor import doctor
 from ragcore.cli.ingest import ingest
@@ -37,6 +38,8 @@ app.command("audit")(keys.list_audit)
 app.command()(convert)
 app.command()(up)
 app.command()(down)
+app.command()(backup)
+app.command()(restore)
 app.command()(doctor)
 
 

@@ -21,7 +21,7 @@ from ragcore.model import Collection, DeletionReceipt, EmbeddingSpec
 from ragcore.steps.fingerprints import require_same
 from ragcore.steps.identity import checked_collection
 
-__all__ = ["PostgresCollections", "drop_tables"]
+__all__ = ["PostgresCollections", "create_tables", "drop_tables"]
 
 SQL: Final = sql.load("collections.sql")
 TABLES: Final = sql.load("collection.sql")
@@ -118,11 +118,12 @@ async def _create(connection: Connection, wanted: Collection) -> Collection:
     if (found := await _find(connection, wanted.name)) is not None:
         return found
     rows = await _rows(connection, SQL["insert_collection"], _values(wanted))
-    await _create_tables(connection, wanted)
+    await create_tables(connection, wanted)
     return _collection(rows[0])
 
 
-async def _create_tables(connection: Connection, wanted: Collection) -> None:
+async def create_tables(connection: Connection, wanted: Collection) -> None:
+    """Make the tables of a collection that is recorded and has none yet."""
     server = await describe_server(connection)
     assert server.schema is not None  # the pool does not open without the extension
     filled = (
