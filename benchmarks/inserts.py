@@ -6,12 +6,15 @@ postings, with the triggers off, so that nobody has to read the words; and a tab
 search is usually set up, COPY of text, vector and metadata into HNSW and GIN indexes, the last over
 a generated tsvector column.
 
-    python benchmarks/inserts.py [--database-url URL] [--blocks 40]
+The ready-made postings come chunk by chunk, as a client would make them; with --in-order, in order
+of words, as the trigger writes them.
+
+    python benchmarks/inserts.py [--database-url URL] [--blocks 40] [--in-order]
 """
 
 import argparse
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -51,6 +54,7 @@ async def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--database-url", help="an existing database; default: a server of its own")
     parser.add_argument("--blocks", type=int, default=40)
+    parser.add_argument("--in-order", action="store_true", help="ready-made words sorted as well")
     arguments = parser.parse_args()
     async with database(arguments.database_url) as url, open_pool(url, size=2) as pool:
         await _make_anew(pool)
@@ -62,7 +66,8 @@ async def main() -> None:
                 block = slice(start, start + BLOCK)
                 number = start // BLOCK + 1
                 ours += await _insert(connection, number, texts[block], vectors[block])
-                bare += await _copy(connection, number, texts[block], vectors[block])
+                written = await _written(connection, number, in_order=arguments.in_order)
+                bare += await _copy(connection, number, texts[block], vectors[block], *written)
                 usual += await _copy_usual(connection, texts[block], vectors[block])
         for name in (OURS, BARE):
             await PostgresCollections(pool).delete(name)
@@ -107,9 +112,13 @@ async def _insert(
 
 
 async def _copy(
-    connection: Connection, number: int, chunks: Sequence[Chunk], vectors: Vectors
+    connection: Connection,
+    number: int,
+    chunks: Sequence[Chunk],
+    vectors: Vectors,
+    postings: Sequence[tuple[Any, ...]],
+    numbers: Mapping[str, int],
 ) -> Cost:
-    postings, numbers = await _written(connection, number)
     before = now(connection)
     async with connection.transaction(), connection.cursor() as cursor:
         async with cursor.copy(
@@ -161,12 +170,13 @@ async def _copy_usual(connection: Connection, chunks: Sequence[Chunk], vectors: 
 
 
 async def _written(
-    connection: Connection, number: int
+    connection: Connection, number: int, *, in_order: bool
 ) -> tuple[Sequence[tuple[Any, ...]], dict[str, int]]:
     """Return the postings that our own insert made for a document, and its chunks' numbers."""
+    order = "p.term, p.chunk_no" if in_order else "p.chunk_no, p.term"
     cursor = await connection.execute(
         f'SELECT p.* FROM ragcore."postings_{OURS}" p JOIN vecs."{OURS}" t USING (chunk_no)'
-        " WHERE t.document_no = %s ORDER BY p.chunk_no",
+        f" WHERE t.document_no = %s ORDER BY {order}",
         (number,),
     )
     postings = await cursor.fetchall()

@@ -54,7 +54,7 @@ class InPostgres:
             )
             row = await cursor.fetchone()
             assert row is not None
-            await delete_document_chunks(connection, document.collection, row[0])
+            await delete_document_chunks(connection, document.collection, [row[0]])
             written = await copy_chunks(
                 connection,
                 document.collection,
