@@ -14,18 +14,23 @@ from http import HTTPStatus
 from pathlib import Path
 from typing import Any, Literal, Union, get_args, get_origin
 
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics import MetricWrapperBase
 from pydantic import BaseModel, SecretStr
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 from typer.main import get_command
 from typer.testing import CliRunner
 
+from ragcore.adapters.prometheus import Gauges
 from ragcore.cli.app import app
 from ragcore.cli.output import exit_code_of
 from ragcore.errors import RagError
 from ragcore.settings import Settings
 from ragcore_api.errors import HTTP_CODES, status_of
 from ragcore_api.main import create_app
+from ragcore_api.metrics import ApiMetrics
+from ragcore_worker.metrics import WorkerMetrics
 
 DOCS = Path(__file__).parent
 OPENAPI = DOCS / "reference" / "openapi.json"
@@ -210,6 +215,45 @@ def _command_paths(command: Any, path: tuple[str, ...] = ()) -> Iterator[tuple[s
         yield from _command_paths(child, (*path, name))
 
 
+# --- metrics -------------------------------------------------------------------------------
+
+
+def metrics_table() -> str:
+    """One row per metric: name, type, labels, who tells it, the question it answers."""
+    gauges = Gauges(queue_state=_nobody, unheard=_nobody, pool=_NoPool(), free_bytes=int)
+    told_by: dict[str, list[str]] = {}
+    rows: dict[str, list[str]] = {}
+    for process, registry in (
+        ("API", ApiMetrics().registry),
+        ("API", gauges.registry),
+        ("worker", WorkerMetrics().registry),
+        ("worker", gauges.registry),
+    ):
+        for metric in _metrics_in(registry):
+            name = metric._name + {"counter": "_total", "info": "_info"}.get(metric._type, "")
+            labels = ", ".join(f"`{label}`" for label in metric._labelnames)
+            told_by.setdefault(name, []).append(process)
+            rows[name] = [f"`{name}`", metric._type, labels, metric._documentation]
+    body = [[*row[:3], ", ".join(told_by[name]), row[3]] for name, row in sorted(rows.items())]
+    return _table([["metric", "type", "labels", "told by", "answers"], *body])
+
+
+def _metrics_in(registry: CollectorRegistry) -> Iterator[MetricWrapperBase]:
+    # The library has no public way to ask a metric for its labels before it has values.
+    for collector in registry._collector_to_names:
+        if isinstance(collector, MetricWrapperBase):
+            yield collector
+
+
+async def _nobody() -> Any:
+    raise NotImplementedError  # nobody reads these numbers
+
+
+class _NoPool:
+    def get_stats(self) -> dict[str, int]:
+        return {}
+
+
 # --- decisions -----------------------------------------------------------------------------
 
 
@@ -234,6 +278,7 @@ PARTS: dict[str, Callable[[], str]] = {
     "errors": errors_table,
     "commands": commands,
     "endpoints": endpoints,
+    "metrics": metrics_table,
     "statuses": statuses,
     "decisions": decisions,
 }

@@ -151,7 +151,7 @@ class Gauges:
         self._every_seconds = every_seconds
         self._patience_seconds = patience_seconds
         self._looked_at = -math.inf
-        self._registry = registry = CollectorRegistry()
+        self.registry = registry = CollectorRegistry()
         self._looking = asyncio.Lock()
         self._up = Gauge(
             "ragcore_dependency_up",
@@ -200,7 +200,7 @@ class Gauges:
                 self._look_at_pool()
                 self._free.set(self._free_bytes())
                 self._looked_at = monotonic()
-        return generate_latest(self._registry)
+        return generate_latest(self.registry)
 
     async def _look_at_queue(self) -> None:
         state = await self._answer("database", self._queue_state())
