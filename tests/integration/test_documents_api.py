@@ -79,7 +79,7 @@ def test_a_document_is_found_by_where_it_came_from(api: Api) -> None:
     assert api.http.get("/documents", params={"uri": "x:y"}).json()["documents"] == []
 
 
-@pytest.mark.parametrize("filter_", ["{", "[1]", '{"year": {"$near": 1}}', "[" * 10_000])
+@pytest.mark.parametrize("filter_", ["{", "[1]", '{"year": {"$near": 1}}', "[" * 2000])
 def test_a_filter_that_means_nothing_is_refused(api: Api, filter_: str) -> None:
     answer = api.http.get("/documents", params={"filter": filter_})
     assert (answer.status_code, code_of(answer)) == (422, "invalid_filter")
@@ -277,6 +277,12 @@ def test_a_dry_run_deletes_nothing(api: Api) -> None:
     assert (done["document_ids"], done["chunks"], done["dry_run"]) == (["old-8"], 1, False)
     assert api.http.get("/documents/old-8").status_code == 404
     assert api.http.delete("/documents/old-7").status_code == 200
+
+
+@pytest.mark.parametrize("filter_", [{"\0": 1}, {"a": ["\0"]}, {"a": "\0"}, {"$or": [{}, 1]}])
+def test_a_filter_is_checked_before_anything_is_recorded(api: Api, filter_: object) -> None:
+    answer = api.http.post("/documents/delete", json={"filter": filter_})
+    assert (answer.status_code, code_of(answer)) == (422, "invalid_filter")
 
 
 @pytest.mark.parametrize("body", [{}, {"filter": {}}, {"filter": None}])

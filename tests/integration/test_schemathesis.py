@@ -52,6 +52,8 @@ def api(
         yield api
 
 
+# The API runs in another thread of this process, and may use `random` as it likes.
+@pytest.mark.filterwarnings("ignore:Do not use the `random` module")
 @schema.parametrize()
 @settings(
     max_examples=EXAMPLES,

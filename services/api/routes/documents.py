@@ -27,6 +27,7 @@ from ragcore.errors import (
 from ragcore.flows.submit import docling_key, markdown_key, original_key
 from ragcore.model import Document, ReadingReport
 from ragcore.rag import Rag, version_of
+from ragcore.steps import filtering
 from ragcore_api.deps import IngestCaller, QueryCaller, RagDep
 from ragcore_api.errors import problems
 from ragcore_api.schemas.documents import (
@@ -70,12 +71,12 @@ async def list_documents(
         Query(
             description="A filter as in a question, as JSON.",
             examples=['{"year": {"$gte": 2024}}'],
-            max_length=20_000,
+            max_length=2000,
         ),
     ] = None,
     uri: Annotated[
         str | None,
-        Query(description="Only the document that came from there.", max_length=4000),
+        Query(description="Only the document that came from there.", max_length=2000),
     ] = None,
     doubtful: Annotated[
         bool, Query(description="Only those that were badly read: somebody should look at them.")
@@ -198,12 +199,13 @@ async def delete_documents(
     With `dry_run` nothing is removed, and the receipt tells what would be. Safe to repeat.
     """
     name = caller.require_collection(wanted.collection or rag.collection)
+    filters = filtering.parse(wanted.filter)
     await rag.runtime.collections.get(name)
     if not wanted.dry_run:
         await caller.audit(
             rag, "document.delete", collection=name, details={"filter": wanted.filter}
         )
-    receipt = await rag.delete_matching(wanted.filter, collection=name, dry_run=wanted.dry_run)
+    receipt = await rag.delete_matching(filters, collection=name, dry_run=wanted.dry_run)
     return ReceiptOut.of(receipt).model_copy(update={"dry_run": wanted.dry_run})
 
 
