@@ -17,6 +17,7 @@ from prometheus_client import (
     Histogram,
     Info,
     ProcessCollector,
+    disable_created_metrics,
     generate_latest,
 )
 
@@ -36,6 +37,7 @@ class PrometheusMeter:
     """`ports.Meter` into a registry."""
 
     def __init__(self, registry: CollectorRegistry, *, component: str, version: str) -> None:
+        disable_created_metrics()  # of each number a second one, when it was first told
         ProcessCollector(registry=registry)
         info = Info("ragcore", "Which version runs, and as what.", registry=registry)
         info.info({"component": component, "version": version})
