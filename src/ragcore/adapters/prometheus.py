@@ -37,7 +37,8 @@ class PrometheusMeter:
     """`ports.Meter` into a registry."""
 
     def __init__(self, registry: CollectorRegistry, *, component: str, version: str) -> None:
-        disable_created_metrics()  # of each number a second one, when it was first told
+        # Of each number there would be a second one that says since when it is told.
+        disable_created_metrics()  # type: ignore[no-untyped-call]
         ProcessCollector(registry=registry)
         info = Info("ragcore", "Which version runs, and as what.", registry=registry)
         info.info({"component": component, "version": version})
