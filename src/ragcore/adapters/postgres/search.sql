@@ -93,24 +93,25 @@ ORDER BY vector_rank;
 
 -- name: nearest_of_many
 -- The vector leg over a collection that is known to be large, without a filter: one branch, which
--- is planned in a third of the time.
-SELECT (SELECT coalesce(sum(chunks), 0)::bigint FROM ragcore.chunk_counts
-        WHERE collection = '{collection}') AS total_chunks,
+-- is planned in a third of the time. What holds of the collection is a row of its own, the first.
+SELECT chunks AS total_chunks,
        (SELECT embedding FROM ragcore.collections WHERE name = '{collection}') AS embedding,
        0 AS matching, false AS are_few, NULL AS languages, 0 AS essential_terms, NULL AS terms,
-       {passage},
-       1 - t.distance AS cosine, 0::float8 AS bm25, NULL AS matched,
-       row_number() OVER (ORDER BY t.distance, t.chunk_no) AS vector_rank, NULL AS keyword_rank
-FROM (VALUES (1)) one (row)
-LEFT JOIN (
-    (SELECT id, chunk_no, document_no, document_id, ordinal, language, metadata, own_metadata,
-            vec <=> %(vector)s AS distance
-     FROM vecs."{collection}"
-     ORDER BY vec <=> %(vector)s
-     LIMIT %(vector_limit)s) t
-    LEFT JOIN ragcore.documents d USING (document_no)
-) ON true
-ORDER BY vector_rank;
+       NULL AS id, NULL AS ordinal, NULL AS language, NULL AS stored, NULL AS own_metadata,
+       NULL AS document_id, NULL AS title, NULL AS uri, NULL AS document_metadata,
+       NULL AS cosine, NULL AS bm25, NULL AS matched, NULL AS vector_rank, NULL AS keyword_rank
+FROM (SELECT coalesce(sum(chunks), 0)::bigint AS chunks
+      FROM ragcore.chunk_counts WHERE collection = '{collection}') total
+UNION ALL
+(SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, {passage},
+        1 - t.distance, 0::float8, NULL, row_number() OVER (ORDER BY t.distance, t.chunk_no), NULL
+ FROM (SELECT id, chunk_no, document_no, document_id, ordinal, language, metadata, own_metadata,
+              vec <=> %(vector)s AS distance
+       FROM vecs."{collection}"
+       ORDER BY vec <=> %(vector)s
+       LIMIT %(vector_limit)s) t
+ LEFT JOIN ragcore.documents d USING (document_no))
+ORDER BY vector_rank NULLS FIRST;
 
 -- name: opening
 -- Few rows to look at (a narrow filter, a small collection) are scanned exactly; many are met on
