@@ -353,7 +353,8 @@ class Catalog(Protocol):
         """Queue a failed or cancelled job once more, its attempts counted from 0.
 
         Its callback is owed once more too. Ends as `superseded` when something newer got in place
-        meanwhile. Raises JobNotFound, and NotRetryable when it has not failed, or its document or version is gone.
+        meanwhile. Raises JobNotFound, and NotRetryable when it has not failed, or its document or
+        version is gone.
         """
         ...
 
@@ -498,8 +499,9 @@ class Catalog(Protocol):
     ) -> tuple[DeletionReceipt, Sequence[UUID]]:
         """Remove documents, chunks and versions in one transaction; running jobs of theirs lose.
 
-        Also answers with the versions whose files may be deleted now. Ids that don't exist are left out of the receipt, with `only_expired` also those that
-        `expired` would not name now. `blobs` is 0: files are the flow's.
+        Also answers with the versions whose files may be deleted now. Ids that don't exist are left
+        out of the receipt, with `only_expired` also those that `expired` would not name now.
+        `blobs` is 0: files are the flow's.
         """
         ...
 
