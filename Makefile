@@ -25,7 +25,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 help: ## Print this list
 	@echo "Usage: make TASK"
 	@echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
 	@echo
 	@echo "New here? \`make demo\` goes from a fresh clone to cited answers."
 
@@ -66,6 +66,10 @@ test: $(STAMP) ## Run the tests
 faults: $(STAMP) ## Kill everything at random for a quarter of an hour, then account for every document
 	@RAGCORE_TEST_FAULTS=1 $(BIN)/pytest tests/faults
 	@$(BIN)/python benchmarks/faults.py
+
+.PHONY: schemathesis
+schemathesis: $(STAMP) ## Try 250 odd requests on each operation of the OpenAPI document
+	@SCHEMATHESIS_EXAMPLES=250 $(BIN)/pytest tests/integration/test_schemathesis.py
 
 .PHONY: lint
 lint: $(STAMP) ## Check style, types and who imports whom

@@ -60,7 +60,7 @@ log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Serve until SIGTERM or SIGINT. Exits with 1 and one line when it can't start."""
+    """Serve until SIGTERM or SIGINT. Exits with another code than 0 when it can't start."""
     settings = Settings()
     logs.configure(level=settings.log_level, log_format=settings.log_format)
     config = uvicorn.Config(
@@ -162,6 +162,7 @@ def _lifespan(
                 )
             except RagError as error:
                 log.error("%s: %s", error.code, error)
+                logging.getLogger("uvicorn.error").addFilter(_without_traceback)
                 raise
             readiness = Readiness.of(rag, doorbell)
             yield {
@@ -176,6 +177,11 @@ def _lifespan(
             }
 
     return lifespan
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    """Leave out what the server says of a failure to start that was told in one line already."""
+    return "Traceback" not in record.getMessage()
 
 
 def _turnstile(settings: Settings) -> Turnstile:
