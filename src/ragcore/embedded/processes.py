@@ -119,8 +119,11 @@ class Processes:
         label = f"{name:<{self._width}} | " if self._named_lines else ""
         while line := await _read_line(process.stdout):
             text = line.decode(errors="replace").rstrip()
-            sys.stderr.write(f"{label}{text}\n")
-            sys.stderr.flush()
+            # A log that can't be written, as on a full disk, must not stop the reading: the program
+            # would wait for ever once its pipe is full.
+            with suppress(OSError):
+                sys.stderr.write(f"{label}{text}\n")
+                sys.stderr.flush()
 
 
 async def _read_line(stream: asyncio.StreamReader) -> bytes:

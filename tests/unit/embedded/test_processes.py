@@ -1,4 +1,6 @@
 import asyncio
+import errno
+import io
 import os
 import sys
 from pathlib import Path
@@ -49,6 +51,25 @@ async def test_a_line_that_never_ends_is_passed_on_in_pieces(
         await until_exists(done)
         await until_run(started, "api")
     assert capsys.readouterr().err.count("x") == 300_000
+
+
+class FullLog(io.StringIO):
+    def write(self, text: str) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+async def test_a_log_that_can_not_be_written_stops_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = tmp_path / "done"
+    code = (
+        "import time; [print('x' * 100) for _ in range(3000)];"
+        f"open({str(done)!r}, 'w'); time.sleep(600)"
+    )
+    monkeypatch.setattr(sys, "stderr", FullLog())
+    async with processes(api=code) as started:
+        await until_exists(done)
+        await until_run(started, "api")
 
 
 async def test_a_program_that_ends_while_starting_is_the_end() -> None:
