@@ -1,4 +1,5 @@
 import asyncio
+import resource
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from uuid import uuid4
@@ -75,6 +76,24 @@ async def test_a_full_or_missing_disk_is_unavailable(tmp_path: Path) -> None:
     (tmp_path / "blobs").write_text("a file where the folder should be")
     with pytest.raises(BlobsUnavailable):
         await asyncio.wait_for(FolderBlobs(tmp_path / "blobs").put("a/b", _empty()), 10)
+
+
+async def test_a_small_file_that_does_not_fit_is_told_as_any_other(tmp_path: Path) -> None:
+    """What is small is written only when the file is closed."""
+    blobs = FolderBlobs(tmp_path / "blobs")
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, before[1]))  # as a full disk, for this process
+    try:
+        with pytest.raises(BlobsUnavailable):
+            await blobs.put("a/b", _one(b"small"))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert list((tmp_path / "blobs").rglob("*.tmp-*")) == []
+    assert await blobs.put("a/b", _one(b"small")) == 5
+
+
+async def _one(piece: bytes) -> AsyncIterator[bytes]:
+    yield piece
 
 
 async def _empty() -> AsyncIterator[bytes]:

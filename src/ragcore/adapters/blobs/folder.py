@@ -6,7 +6,7 @@ import os
 import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -43,7 +43,8 @@ class FolderBlobs:
             with _translated(key):
                 await asyncio.to_thread(_finish, file, temporary, target)
         except BaseException:
-            file.close()
+            with suppress(OSError):  # it tries once more to write what there was no room for
+                file.close()
             temporary.unlink(missing_ok=True)
             raise
         return size
