@@ -46,6 +46,7 @@ class FolderBlobs:
             with suppress(OSError):  # it tries once more to write what there was no room for
                 file.close()
             temporary.unlink(missing_ok=True)
+            self._remove_empty_folders(temporary)
             raise
         return size
 
@@ -125,10 +126,14 @@ class FolderBlobs:
         for path in list(self._files(prefix)):
             path.unlink(missing_ok=True)
             count += 1
-            for parent in path.relative_to(self._root).parents:
-                if parent == Path() or not _remove_if_empty(self._root / parent):
-                    break
+            self._remove_empty_folders(path)
         return count
+
+    def _remove_empty_folders(self, path: Path) -> None:
+        """Remove the folders above a file that is gone, as far as nothing else is in them."""
+        for parent in path.relative_to(self._root).parents:
+            if parent == Path() or not _remove_if_empty(self._root / parent):
+                break
 
 
 def _create(path: Path) -> IO[bytes]:
