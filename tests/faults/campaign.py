@@ -82,7 +82,7 @@ def data_directory() -> Iterator[Path]:
 def run(plan: Plan, *, keep_wrong: Path | None = None) -> Report:
     """Carry a plan out. What a run that is not clean left goes to `keep_wrong`, to be looked at."""
     report = Report(plan)
-    with data_directory() as data_dir:
+    with data_directory() as data_dir, _kept(data_dir, report, keep_wrong):
         stack = Stack.small(data_dir)
         with running(stack):
             log = Log()
@@ -93,9 +93,19 @@ def run(plan: Plan, *, keep_wrong: Path | None = None) -> Report:
             report.requests, report.repeats = log.requests, log.repeats
             report.ledger = asyncio.run(account(stack, log))
             report.orphans = left_after_stopping(stack)
-        if keep_wrong is not None and not report.is_clean:
-            shutil.copytree(data_dir, keep_wrong, dirs_exist_ok=True)
     return report
+
+
+@contextmanager
+def _kept(data_dir: Path, report: Report, keep_wrong: Path | None) -> Iterator[None]:
+    """Copy the data directory when the block fails, or the report is not clean."""
+    is_wrong = True
+    try:
+        yield
+        is_wrong = not report.is_clean
+    finally:
+        if is_wrong and keep_wrong is not None:
+            shutil.copytree(data_dir, keep_wrong, dirs_exist_ok=True)
 
 
 # --- the killing -----------------------------------------------------------------------------

@@ -329,7 +329,8 @@ def _check_files(stack: Stack, ledger: Ledger, expected: Mapping[str, Payload]) 
     """After the sweep: the files of each version in place, and no file that nobody needs."""
     kind = "files missing or left behind"
     root = stack.data_dir / "blobs" / "versions"
-    there = {path.name: {file.name for file in path.iterdir()} for path in root.iterdir()}
+    folders = {path.name: {file.name for file in path.iterdir()} for path in root.iterdir()}
+    there = {version: files for version, files in folders.items() if files}
     query = (
         "SELECT v.version_id::text, d.document_id FROM ragcore.versions v"
         " JOIN ragcore.documents d ON d.version_id = v.version_id"

@@ -23,6 +23,7 @@ import redis
 from ragcore.embedded.run_directory import RunDirectory
 from ragcore.settings import ConversionSettings, Settings
 
+_COMMAND_SECONDS = 200.0
 _CLI = "from ragcore.cli import main; main()"
 _MODULES = {
     "ragcore.cli.stack": "up",
@@ -44,6 +45,11 @@ class Process:
     command: tuple[str, ...]
     role: str
     """`up`, `api`, `worker`, `child`, `supervisor`, `valkey`, `postgres`, `backend` or `other`."""
+
+    @property
+    def state(self) -> str:
+        """As in /proc: `T` is stopped, `D` waits for a disk; empty when it is gone."""
+        return (_stat(self.pid) or [""])[0]
 
     def signal(self, number: signal.Signals) -> bool:
         """Send a signal; False when this process is gone."""
@@ -105,14 +111,20 @@ class Stack:
             raise AssertionError(f"the stack did not stop: {done.stderr}")
 
     def _command(self, *arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-P", "-c", _CLI, *arguments],
-            env=self._environment,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=300,
-        )
+        try:
+            return subprocess.run(
+                [sys.executable, "-P", "-c", _CLI, *arguments],
+                env=self._environment,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=_COMMAND_SECONDS,
+            )
+        except subprocess.TimeoutExpired as error:
+            left = "\n".join(f"{each.pid} {each.role} {each.state}" for each in self.processes())
+            raise AssertionError(
+                f"`ragcore {arguments[0]}` did not end in {_COMMAND_SECONDS:.0f} s:\n{left}"
+            ) from error
 
     # --- as its operator sees it -------------------------------------------------------------
 
