@@ -1,10 +1,13 @@
-"""Errors → `application/problem+json`. The one table from class to status."""
+"""Errors → `application/problem+json`, or under `/v1` what OpenAI's clients understand.
+
+The one table from class to status.
+"""
 
 import logging
 from collections.abc import Iterable, Mapping
 from http import HTTPStatus
 from math import ceil
-from typing import Any
+from typing import Any, Final
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
@@ -19,6 +22,7 @@ from ragcore.errors import (
     DocumentTooLarge,
     ForbiddenUrl,
     InvalidInput,
+    MissingExtra,
     NotFound,
     RagError,
     RateLimited,
@@ -30,7 +34,7 @@ from ragcore.errors import (
     Unsupported,
     UnsupportedFormat,
 )
-from ragcore_api.schemas.values import Problem
+from ragcore_api.schemas.values import OpenAIError, OpenAIErrorOut, Problem
 
 STATUS: dict[type[RagError], HTTPStatus] = {
     NotFound: HTTPStatus.NOT_FOUND,
@@ -48,6 +52,7 @@ STATUS: dict[type[RagError], HTTPStatus] = {
     StorageFull: HTTPStatus.INSUFFICIENT_STORAGE,
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     Unsupported: HTTPStatus.INTERNAL_SERVER_ERROR,
+    MissingExtra: HTTPStatus.NOT_IMPLEMENTED,
     RagError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """The nearest ancestor of an error decides."""
@@ -60,6 +65,14 @@ HTTP_CODES: dict[HTTPStatus, str] = {
 """Codes of what the framework refuses by itself; listed in docs/reference/http.md."""
 
 MEDIA_TYPE = "application/problem+json"
+OPENAI_PREFIX: Final = "/v1/"
+"""Of paths that are called by OpenAI's clients, which want errors in OpenAI's shape."""
+_OPENAI_TYPES: Final = {
+    HTTPStatus.UNAUTHORIZED: "authentication_error",
+    HTTPStatus.FORBIDDEN: "permission_error",
+    HTTPStatus.TOO_MANY_REQUESTS: "rate_limit_error",
+}
+INTERNAL: Final = "internal error; the log of the service has the details"
 _RETRY_AFTER_SECONDS = 5
 
 log = logging.getLogger(__name__)
@@ -111,18 +124,48 @@ def problem(
     detail: str,
     retry_after_seconds: float | None = None,
     headers: Mapping[str, str] | None = None,
+    param: str | None = None,
 ) -> JSONResponse:
-    """Make an answer; details of a 5xx are for the log, except for what the caller may wait for."""
-    if status >= HTTPStatus.INTERNAL_SERVER_ERROR and retry_after_seconds is None:
-        detail = "internal error; the log of the service has the details"
+    """Make an answer in the shape that the path's callers want.
+
+    Details of a 5xx are for the log, except for what the caller may wait for, and what is not
+    installed. `param` is the parameter at fault, which only OpenAI's shape has a place for.
+    """
+    if is_secret(status) and retry_after_seconds is None:
+        detail = INTERNAL
     retry = {}
     if retry_after_seconds is not None:
         retry = {"Retry-After": str(max(1, ceil(retry_after_seconds)))}
+    content: OpenAIErrorOut | Problem
+    if request.url.path.startswith(OPENAI_PREFIX):
+        content = openai_content(status, code=code, detail=detail, param=param)
+    else:
+        content = problem_content(request, status, code=code, detail=detail)
     return JSONResponse(
-        problem_content(request, status, code=code, detail=detail).model_dump(),
+        content.model_dump(),
         status_code=status.value,
-        media_type=MEDIA_TYPE,
+        media_type=MEDIA_TYPE if isinstance(content, Problem) else "application/json",
         headers={**(headers or {}), **retry},
+    )
+
+
+def is_secret(status: HTTPStatus) -> bool:
+    """Whether what happened is for the log alone, as far as its status tells."""
+    return status >= HTTPStatus.INTERNAL_SERVER_ERROR and status != HTTPStatus.NOT_IMPLEMENTED
+
+
+def openai_content(
+    status: HTTPStatus, *, code: str, detail: str, param: str | None = None
+) -> OpenAIErrorOut:
+    """Fill the shape that errors have under `/v1`."""
+    kind = "server_error" if status >= HTTPStatus.INTERNAL_SERVER_ERROR else "invalid_request_error"
+    return OpenAIErrorOut(
+        error=OpenAIError(
+            message=_storable(detail),
+            type=_OPENAI_TYPES.get(status, kind),
+            param=None if param is None else _storable(param),
+            code=code,
+        )
     )
 
 
@@ -160,7 +203,13 @@ async def _answer_invalid(request: Request, error: Exception) -> JSONResponse:
         HTTPStatus.UNPROCESSABLE_ENTITY,
         code=InvalidInput.code,
         detail="; ".join(complaints),
+        param=_parameter_at(error.errors()[0]["loc"]),
     )
+
+
+def _parameter_at(place: tuple[str | int, ...]) -> str | None:
+    """Name a parameter by where it stands: without `body`, which all of OpenAI's are in."""
+    return ".".join(str(part) for part in place[1:]) or None
 
 
 async def _answer_http(request: Request, error: Exception) -> JSONResponse:

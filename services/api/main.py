@@ -43,6 +43,7 @@ from ragcore_api.routes import (
     ingest,
     jobs,
     keys,
+    openai,
     questions,
 )
 from ragcore_api.turnstile import Turnstile
@@ -111,7 +112,9 @@ def create_app(settings: Settings, *, is_stopping: Callable[[], bool] = lambda: 
     errors.install(app)
     _add_middleware(app, settings, metrics)
     # In this order a path is looked for: questions are asked most often.
-    for module in (questions, documents, ingest, convert, jobs, collections, keys, audit, health):
+    for module in (
+        questions, openai, documents, ingest, convert, jobs, collections, keys, audit, health
+    ):  # fmt: skip
         app.include_router(module.router)
     return app
 

@@ -2,9 +2,11 @@
 
 from typing import Any, Final
 
+from pydantic import BaseModel
+
 from ragcore_api.auth import OPEN_PATHS
-from ragcore_api.errors import MEDIA_TYPE
-from ragcore_api.schemas.values import Problem
+from ragcore_api.errors import MEDIA_TYPE, OPENAI_PREFIX
+from ragcore_api.schemas.values import OpenAIError, OpenAIErrorOut, Problem
 
 DESCRIPTION: Final = """\
 Documents in, cited answers out.
@@ -19,11 +21,15 @@ none is asked for. A key has scopes (`query` asks and reads, `ingest` takes docu
 **Errors** are `application/problem+json`. Their `code` is stable; `detail` is for people. After
 429, 503 and 507 wait for `Retry-After` seconds and send the same request again.
 
+Under `/v1` they have OpenAI's shape, with the same codes.
+
 **Lists** come in pages: send `next_cursor` back as `cursor` until it is null.
 """
 
 TAGS: Final = {
     "questions": "Passages for a question, and answers that cite them.",
+    "openai": "The same for clients of OpenAI's API: each collection is a model "
+    "`ragcore/COLLECTION`.",
     "documents": "Documents on their way in, and those that are there: found, read, changed, "
     "deleted.",
     "jobs": "What became of documents on their way in.",
@@ -67,6 +73,9 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
     """
     components = document["components"]
     components["schemas"]["Problem"] = Problem.model_json_schema()
+    components["schemas"] |= {
+        schema.__name__: _schema_of(schema) for schema in (OpenAIError, OpenAIErrorOut)
+    }
     components["securitySchemes"] = _SECURITY_SCHEMES
     document["security"] = [{name: []} for name in _SECURITY_SCHEMES]
     document["tags"] = [{"name": name, "description": text} for name, text in TAGS.items()]
@@ -76,10 +85,25 @@ def complete(document: dict[str, Any]) -> dict[str, Any]:
                 _open(operation)
             if "requestBody" in operation:
                 operation["responses"].setdefault("413", dict(_TOO_LARGE))
+            if path.startswith(OPENAI_PREFIX):
+                _tell_errors_as_openai_does(operation)
             for status, answer in operation["responses"].items():
                 headers = answer.setdefault("headers", {})
                 headers |= _ANY_ANSWER | (_RETRY_AFTER if status in ("429", "503", "507") else {})
     return document
+
+
+def _schema_of(model: type[BaseModel]) -> dict[str, Any]:
+    schema = model.model_json_schema(ref_template="#/components/schemas/{model}")
+    schema.pop("$defs", None)
+    return schema
+
+
+def _tell_errors_as_openai_does(operation: dict[str, Any]) -> None:
+    shape = {"application/json": {"schema": {"$ref": "#/components/schemas/OpenAIErrorOut"}}}
+    for status, answer in operation["responses"].items():
+        if int(status) >= 400:
+            answer["content"] = shape
 
 
 def _open(operation: dict[str, Any]) -> None:

@@ -115,9 +115,18 @@ QUESTIONS: list[dict[str, Any]] = [
         "filters": {"$or": [{"document_id": HIDDEN}, {"title": {"$ne": "x"}}]},
     },
 ]
+CHATS: list[dict[str, Any]] = [
+    {"model": model, "messages": [{"role": "user", "content": "Where do coconuts grow?"}]}
+    for model in (f"ragcore/{OWN}", f"ragcore/{OTHER}", OTHER)
+]
 BODIES: dict[str, list[Any]] = {
     "POST /search": QUESTIONS,
     "POST /query": [*QUESTIONS, *(question | {"stream": True} for question in QUESTIONS)],
+    "POST /v1/chat/completions": [*CHATS, *(chat | {"stream": True} for chat in CHATS)],
+    "POST /v1/embeddings": [
+        {"model": f"ragcore/{OWN}", "input": "coconuts"},
+        {"model": f"ragcore/{OTHER}", "input": "coconuts"},
+    ],
     "POST /ingest": [
         {"text": "Mine now.", "document_id": HIDDEN, "collection": OTHER},
         {"text": "Mine too.", "document_id": "own-too", "collection": OWN},

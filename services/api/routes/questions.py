@@ -1,6 +1,5 @@
 """Questions: passages, and answers made of them."""
 
-import logging
 from collections.abc import AsyncGenerator, AsyncIterator
 from http import HTTPStatus
 from typing import Any, Final
@@ -13,12 +12,11 @@ from ragcore.errors import (
     CollectionNotFound,
     InvalidFilter,
     InvalidInput,
-    RagError,
     Unavailable,
 )
-from ragcore.model import Answer, AnswerEvent, AnswerPassages, AnswerText
+from ragcore.model import Answer, AnswerEvent, AnswerPassages, AnswerText, Message
 from ragcore_api.deps import Caller, QueryCaller, RagDep
-from ragcore_api.errors import problem_content, problems, status_of
+from ragcore_api.errors import problem_content, problems
 from ragcore_api.schemas.questions import (
     AnswerOut,
     CitationsEvent,
@@ -29,14 +27,14 @@ from ragcore_api.schemas.questions import (
     TokenEvent,
 )
 from ragcore_api.schemas.values import Out
+from ragcore_api.streams import told
 
 router = APIRouter(tags=["questions"])
-log = logging.getLogger(__name__)
 
 _PROBLEMS = problems(
     CollectionNotFound, InvalidInput, InvalidFilter, CollectionMismatch, Unavailable
 )
-_HISTORY_UNREAD: Final = "the history was not read: the question was taken by itself"
+_HISTORY_UNREAD: Final = "the history was not read: a search takes the question by itself"
 
 
 @router.post(
@@ -52,7 +50,10 @@ async def search_passages(question: SearchIn, rag: RagDep, caller: QueryCaller) 
     Takes the body of `/query`, so that the same question can be looked at without its answer.
     """
     result = await rag.search(question.question, **_options(question, rag.collection, caller))
-    return _sent(_warned(SearchOut.of(result), question))
+    found = SearchOut.of(result)
+    if question.history:
+        found.warnings.append(_HISTORY_UNREAD)
+    return _sent(found)
 
 
 @router.post(
@@ -69,7 +70,9 @@ async def search_passages(question: SearchIn, rag: RagDep, caller: QueryCaller) 
                         "type": "string",
                         "description": "Events in this order: `passages`, `token` (any number), "
                         "`citations`, `done` (the whole answer, as without `stream`); or, at any "
-                        "point, `error` (the shape of any error), which is the last.",
+                        "point, `error` (the shape of any error), which is the last. The tokens "
+                        "joined are the answer, unless the language model failed midway: then "
+                        "`done` holds another, made of the passages' own sentences.",
                     }
                 }
             },
@@ -85,13 +88,16 @@ async def answer_question(
     Without a language model the answer is made of the passages' own best sentences. Where there
     is no answer, `no_answer_reason` tells why, and the text says so in the question's language.
     """
-    options = _options(question, rag.collection, caller) | {"generate": question.generate}
+    options = _options(question, rag.collection, caller) | {
+        "generate": question.generate,
+        "history": [Message(turn.role, turn.content) for turn in question.history],
+    }
     if question.stream:
         events = rag.ask_stream(question.question, **options)
         # The first event comes before the status: what can't be answered at all is an error.
         first = await anext(events)
-        return EventSourceResponse(_sse(first, events, question, request))
-    return _sent(_warned(AnswerOut.of(await rag.ask(question.question, **options)), question))
+        return EventSourceResponse(_sse(first, events, request))
+    return _sent(AnswerOut.of(await rag.ask(question.question, **options)))
 
 
 def _options(question: SearchIn, default: str, caller: Caller) -> dict[str, Any]:
@@ -109,52 +115,38 @@ def _sent(answer: Out) -> Response:
     return Response(answer.model_dump_json(), media_type="application/json")
 
 
-def _warned(answer: "SearchOut | AnswerOut", question: SearchIn) -> "SearchOut | AnswerOut":
-    if question.history:
-        answer.warnings.append(_HISTORY_UNREAD)
-    return answer
-
-
 # --- events ------------------------------------------------------------------------------------
 
 
-async def _sse(
+def _sse(
     first: AnswerEvent,
     events: AsyncGenerator[AnswerEvent, None],
-    question: QueryIn,
     request: Request,
 ) -> AsyncIterator[ServerSentEvent]:
-    """Tell of an answer on its way. A caller that hangs up stops the work."""
-    try:
-        for event in _events_of(first, question):
-            yield event
-        async for told in events:
-            for event in _events_of(told, question):
-                yield event
-    except RagError as error:
-        log.error("%s %s: %s: %s", request.method, request.url.path, error.code, error)
-        yield _failed(request, status_of(type(error)), error.code, str(error))
-    except Exception:
-        # The edge: the status has been sent, so nobody behind can answer with one.
-        log.exception("%s %s failed", request.method, request.url.path)
-        detail = "internal error; the log of the service has the details"
-        yield _failed(request, HTTPStatus.INTERNAL_SERVER_ERROR, RagError.code, detail)
-    finally:
-        await events.aclose()
+    """Tell of an answer on its way."""
+
+    def failed(status: HTTPStatus, code: str, detail: str) -> ServerSentEvent:
+        return _event("error", problem_content(request, status, code=code, detail=detail))
+
+    return told(
+        first,
+        events,
+        request,
+        tell=_events_of,
+        fail=failed,
+    )
 
 
-def _events_of(told: AnswerEvent, question: QueryIn) -> list[ServerSentEvent]:
-    if isinstance(told, AnswerPassages):
-        return [_event("passages", PassagesEvent.of(told))]
-    if isinstance(told, AnswerText):
-        return [_event("token", TokenEvent.of(told))]
-    assert isinstance(told, Answer)
-    whole = _warned(AnswerOut.of(told), question)
-    return [_event("citations", CitationsEvent.of(told)), _event("done", whole)]
-
-
-def _failed(request: Request, status: HTTPStatus, code: str, detail: str) -> ServerSentEvent:
-    return _event("error", problem_content(request, status, code=code, detail=detail))
+def _events_of(event: AnswerEvent) -> list[ServerSentEvent]:
+    if isinstance(event, AnswerPassages):
+        return [_event("passages", PassagesEvent.of(event))]
+    if isinstance(event, AnswerText):
+        return [_event("token", TokenEvent.of(event))]
+    assert isinstance(event, Answer)
+    return [
+        _event("citations", CitationsEvent.of(event)),
+        _event("done", AnswerOut.of(event)),
+    ]
 
 
 def _event(name: str, data: Out) -> ServerSentEvent:

@@ -27,6 +27,35 @@ class Out(BaseModel):
         return cls.model_validate(value)
 
 
+class OpenAIError(Out):
+    """What is wrong, as OpenAI tells it."""
+
+    message: str
+    type: str = Field(
+        description="`invalid_request_error`, `authentication_error`, `permission_error`, "
+        "`rate_limit_error` or `server_error`."
+    )
+    param: str | None = Field(description="The parameter at fault, where one is.")
+    code: str = Field(description="Public and stable; listed in docs/reference/errors.md.")
+
+
+class OpenAIErrorOut(Out):
+    """An error under `/v1`, in OpenAI's shape."""
+
+    model_config = examples(
+        {
+            "error": {
+                "message": "there is no collection 'reports'",
+                "type": "invalid_request_error",
+                "param": None,
+                "code": "collection_not_found",
+            }
+        }
+    )
+
+    error: OpenAIError
+
+
 class Problem(Out):
     """An error, after RFC 9457."""
 

@@ -36,6 +36,7 @@ async def answer_to(error: Exception, method: str = "GET", path: str = "/") -> h
 
     app = FastAPI()
     app.add_api_route("/", failing)
+    app.add_api_route("/v1/models", failing)
     install(app)
     app.add_middleware(RequestIds)
     transport = httpx.ASGITransport(app, raise_app_exceptions=False)
@@ -48,6 +49,29 @@ async def test_a_limit_says_when_to_come_back() -> None:
     assert (answer.status_code, answer.headers["Retry-After"]) == (429, "13")
     assert answer.json()["code"] == "rate_limited"
     assert answer.json()["detail"] == "too many"
+
+
+async def test_openai_clients_are_answered_in_their_shape() -> None:
+    answer = await answer_to(errors.StoreUnavailable("PostgreSQL is away"), path="/v1/models")
+    assert (answer.status_code, answer.headers["content-type"]) == (503, "application/json")
+    assert answer.json() == {
+        "error": {
+            "message": "PostgreSQL is away",
+            "type": "server_error",
+            "param": None,
+            "code": "store_unavailable",
+        }
+    }
+    assert int(answer.headers["Retry-After"]) > 0
+    bug = await answer_to(ZeroDivisionError("secret"), path="/v1/models")
+    assert (bug.status_code, bug.json()["error"]["code"]) == (500, "internal")
+    assert "secret" not in bug.text
+
+
+async def test_what_is_not_installed_is_told_with_its_remedy() -> None:
+    answer = await answer_to(errors.MissingExtra("pip install 'ragcore[mcp]'"))
+    assert (answer.status_code, answer.json()["code"]) == (501, "missing_extra")
+    assert "pip install" in answer.json()["detail"]
 
 
 async def test_a_full_disk_is_told_as_such() -> None:
