@@ -7,13 +7,14 @@ from time import monotonic
 from typing import Final
 
 from ragcore.adapters.redis.doorbell import RedisDoorbell
-from ragcore.errors import RagError
+from ragcore.errors import ModelMissing, RagError
 from ragcore.rag import Rag
 
 _TIME_LIMIT_SECONDS: Final = 2.0
 _FRESH_SECONDS: Final = 1.0
 _NEEDED: Final = frozenset({"database", "embedding_model"})
-"""Without these no question is answered; without the others documents wait or are refused."""
+"""Without these no question is answered; without the others documents wait or are refused, and
+answers quote the passages."""
 
 OK: Final = "ok"
 TIMEOUT: Final = "timeout"
@@ -24,7 +25,8 @@ class Readiness:
     """Asks every dependency at once, each for a short time, and at most once a second.
 
     So probes, however many, can't hammer what is already struggling, and one that hangs does not
-    hang the probe. Neither names nor addresses of servers are told: anybody may ask.
+    hang the probe. Neither names nor addresses of servers are told: anybody may ask. A language
+    model that is missing is named, as every answer names it.
     """
 
     checks: Mapping[str, Callable[[], Awaitable[object]]]
@@ -37,18 +39,22 @@ class Readiness:
     @classmethod
     def of(cls, rag: Rag, doorbell: RedisDoorbell) -> "Readiness":
         runtime = rag.runtime
-        return cls(
-            {
-                "database": lambda: runtime.catalog.are_live([]),
-                "queue": doorbell.unheard,
-                "blob_store": lambda: anext(runtime.blobs.list("none/"), None),
-                "embedding_model": lambda: runtime.model.embed_query("ready?"),
-                "disk": lambda: asyncio.to_thread(runtime.room.require),
-            }
-        )
+        checks: dict[str, Callable[[], Awaitable[object]]] = {
+            "database": lambda: runtime.catalog.are_live([]),
+            "queue": doorbell.unheard,
+            "blob_store": lambda: anext(runtime.blobs.list("none/"), None),
+            "embedding_model": lambda: runtime.model.embed_query("ready?"),
+            "disk": lambda: asyncio.to_thread(runtime.room.require),
+        }
+        if runtime.require_language_models is not None:
+            checks["language_model"] = runtime.require_language_models
+        return cls(checks)
 
     async def __call__(self) -> Mapping[str, str]:
-        """Return the state of each dependency: `ok`, `timeout`, or the code of its error."""
+        """Return the state of each dependency: `ok`, `timeout`, or the code of its error.
+
+        After the code `model_missing` comes the model.
+        """
         async with self._asking:
             if monotonic() - self._asked_at > _FRESH_SECONDS:
                 states = await asyncio.gather(*map(self._state, self.checks.values()))
@@ -70,6 +76,8 @@ class Readiness:
             return TIMEOUT
         try:
             task.result()
+        except ModelMissing as error:
+            return f"{error.code}: {error.model}"
         except RagError as error:
             return error.code
         return OK

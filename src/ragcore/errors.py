@@ -8,8 +8,8 @@ RagError
 ├── AccessDenied        Unauthenticated, Forbidden
 ├── ConversionError     ConversionFailed, ConversionTimeout, PasswordRequired, NoTextFound
 ├── Conflict            CollectionMismatch, IdempotencyConflict, LeaseLost, NotRetryable
-├── Unavailable         StoreUnavailable, BlobsUnavailable, QueueUnavailable, ModelUnavailable,
-│                       SourceUnavailable, StorageFull, RateLimited, Busy
+├── Unavailable         StoreUnavailable, BlobsUnavailable, QueueUnavailable, ModelUnavailable
+│                       (ModelMissing), SourceUnavailable, StorageFull, RateLimited, Busy
 └── Unsupported         UnsupportedMachine, UnsupportedServer, MissingExtra, NotConfigured
 
 Every class has a public, stable `code` (listed in docs/reference/errors.md) and says whether the
@@ -235,6 +235,16 @@ class ModelUnavailable(Unavailable):
     """The embedding or language model did not answer."""
 
     code = "model_unavailable"
+
+
+class ModelMissing(ModelUnavailable):
+    """The server of models is there and lacks the one that is configured."""
+
+    code = "model_missing"
+
+    def __init__(self, model: str, advice: str) -> None:
+        super().__init__(f"there is no model {model!r}: {advice}")
+        self.model = model
 
 
 class SourceUnavailable(Unavailable):

@@ -439,6 +439,17 @@ class Answer:
     trace_id: str | None = None
 
 
+Role = Literal["system", "user", "assistant"]
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: Role
+    content: str
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerPassages:
     """What an answer will be made from: told before the answer is."""
@@ -448,10 +459,10 @@ class AnswerPassages:
 
 @dataclass(frozen=True, slots=True)
 class AnswerText:
-    """The next piece of an answer's text; pieces joined are the text as it is first written.
+    """The next piece of an answer's text; pieces joined are the text of the finished answer.
 
-    The finished answer may differ: markers that point nowhere are gone, and where a language model
-    failed midway the passages' own sentences stand.
+    With one exception: where a language model failed midway the finished answer is another, made
+    of the passages' own sentences, and takes the place of the pieces.
     """
 
     text: str

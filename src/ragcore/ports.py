@@ -26,6 +26,7 @@ from ragcore.model import (
     Job,
     JobFailure,
     JobStatus,
+    Message,
     Metadata,
     Outcome,
     PageImage,
@@ -708,6 +709,10 @@ class Doorbell(Protocol):
 # --- answers -------------------------------------------------------------------------------
 
 
+OnText = Callable[[str], None]
+"""Hears the next piece of an answer's text; must not block and must not raise."""
+
+
 class Answerer(Protocol):
     """Makes an answer of passages: a language model, or the best sentences themselves."""
 
@@ -717,9 +722,49 @@ class Answerer(Protocol):
         ...
 
     async def answer(
-        self, question: str, passages: Sequence[Passage], *, query_vector: Vector | None = None
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        *,
+        query_vector: Vector | None = None,
+        history: Sequence[Message] = (),
+        on_text: OnText | None = None,
     ) -> Answer:
-        """Answer from these passages alone, citing them. Raises ModelUnavailable."""
+        """Answer from these passages alone, citing them. Raises ModelUnavailable.
+
+        `history` are the turns before the question, oldest first; who does not read them says so
+        in a warning. One that words its answer bit by bit tells `on_text` each piece, as
+        `model.AnswerText` has it; others need not call it.
+        """
+        ...
+
+
+PromptKind = Literal["answer", "condense"]
+
+
+class Prompts(Protocol):
+    """The instructions that language models get, in the languages and collections they are for."""
+
+    def find(self, kind: PromptKind, *, language: str | None, collection: str | None) -> str:
+        """Return the instructions for questions in a language, about a single collection or many.
+
+        Where there are none in the language (or it is not known) they are English. They name
+        `{boundary}`, in whose place the word comes that no quoted text can hold.
+        """
+        ...
+
+
+class Condenser(Protocol):
+    """Makes a question of a conversation that stands alone."""
+
+    async def condense(
+        self, question: str, history: Sequence[Message], *, collection: str | None = None
+    ) -> str:
+        """Return what the question asks after these turns, oldest first, in its own language.
+
+        `collection`: the only one that will be searched. Raises ModelUnavailable and Rejected; the
+        question is then to be taken by itself.
+        """
         ...
 
 

@@ -34,6 +34,7 @@ from ragcore.model import (
     Filter,
     Job,
     JobFailure,
+    Message,
     PageImage,
     Passage,
     ReadingReport,
@@ -268,11 +269,13 @@ class Rag:
         filters: Filters | None = None,
         explain: bool = False,
         generate: bool = True,
+        history: Sequence[Message] = (),
     ) -> Answer:
         """Answer a question from the documents, with citations checked against them.
 
         Without a language model, or with `generate` False, the answer is made of the passages'
-        own best sentences. Raises as `search` does.
+        own best sentences. `history` are the turns before the question, oldest first; what a
+        follow-up means is found out by the language model. Raises as `search` does.
         """
         engine = self.query_engine(
             collection=collection,
@@ -281,6 +284,7 @@ class Rag:
             filters=filters,
             explain=explain,
             generate=generate,
+            history=history,
         )
         return await engine.ask(question)
 
@@ -294,6 +298,7 @@ class Rag:
         filters: Filters | None = None,
         explain: bool = False,
         generate: bool = True,
+        history: Sequence[Message] = (),
     ) -> AsyncGenerator[AnswerEvent, None]:
         """Answer as `ask` does: first its passages, then its text in pieces, last the answer."""
         engine = self.query_engine(
@@ -303,6 +308,7 @@ class Rag:
             filters=filters,
             explain=explain,
             generate=generate,
+            history=history,
         )
         return engine.ask_stream(question)
 
@@ -339,12 +345,18 @@ class Rag:
         explain: bool = False,
         node_postprocessors: "Sequence[BaseNodePostprocessor]" = (),
         generate: bool = True,
+        history: Sequence[Message] = (),
     ) -> "RagQueryEngine":
         """Return the LlamaIndex query engine that `ask` runs through.
 
-        `generate` False never calls a language model.
+        `generate` False never calls a language model. `history`: what every question of this
+        engine comes after.
         """
-        from ragcore.llamaindex.query_engine import AnswererSynthesizer, RagQueryEngine
+        from ragcore.llamaindex.query_engine import (
+            AnswererSynthesizer,
+            Conversation,
+            RagQueryEngine,
+        )
 
         retriever = self.retriever(
             collection=collection, top_k=top_k, mode=mode, filters=filters, explain=explain
@@ -352,7 +364,16 @@ class Rag:
         answerer = self._anywhere.part(
             lambda runtime: runtime.answerer if generate else runtime.extractive
         )
-        return RagQueryEngine(retriever, AnswererSynthesizer(answerer), node_postprocessors)
+        condenser = self._anywhere.part(lambda runtime: runtime.condenser if generate else None)
+        asked = self.collection if collection is None else collection
+        return RagQueryEngine(
+            retriever,
+            AnswererSynthesizer(answerer, history=history),
+            node_postprocessors,
+            conversation=Conversation(
+                history, condenser, collection=asked if isinstance(asked, str) else None
+            ),
+        )
 
     def vector_store(self, *, collection: str | None = None) -> "RagVectorStore":
         """Return a LlamaIndex vector store over the collection's chunks."""

@@ -6,7 +6,7 @@ Nothing is opened on import, and what is costly to import is imported where it i
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -34,6 +34,7 @@ from ragcore.ports import (
     Catalog,
     ChunkStore,
     Collections,
+    Condenser,
     Converter,
     Doorbell,
     Embedder,
@@ -46,6 +47,7 @@ from ragcore.steps.identity import pipeline_fingerprint
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
 
+    from ragcore.adapters.models.chat import OllamaChats
     from ragcore.adapters.postgres.cache import PostgresEmbeddingCache
     from ragcore.adapters.postgres.dump import PostgresDump
     from ragcore.adapters.postgres.nodes import PostgresNodes
@@ -54,6 +56,11 @@ if TYPE_CHECKING:
     from ragcore.adapters.redis.limits import RedisLimits
     from ragcore.adapters.room import Room
     from ragcore.adapters.web import Web
+
+
+_CONDENSED_TOKENS = 256
+_CONDENSING_SECONDS = 30.0
+"""Nothing is to be seen while a question is condensed; after so long it is taken as it is."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +84,10 @@ class Runtime:
     """Answers without a language model."""
     answerer: Answerer
     """The configured one."""
+    condenser: Condenser | None
+    """Reads the history of a question; None: nobody does before searching."""
+    require_language_models: Callable[[], Awaitable[None]] | None
+    """Raises ModelMissing and ModelUnavailable; None: no language model is configured."""
     submit: Submit
     work: Work
     forget: Forget
@@ -189,6 +200,7 @@ async def open_runtime(
             tokenizer=tokenizer,
         )
         extractive = ExtractiveAnswerer(model, questions=embedding)
+        generation = _generation(settings, extractive, stack)
         forget = Forget(catalog=catalog, collections=collections, blobs=blobs)
         audit, retention = PostgresAudit(pool), PostgresRetention(pool)
         callbacks = PostgresCallbacks(pool)
@@ -215,7 +227,9 @@ async def open_runtime(
             cache=cache,
             embedder=embedding,
             extractive=extractive,
-            answerer=_generator(settings, extractive, stack),
+            answerer=generation.answerer,
+            condenser=generation.condenser,
+            require_language_models=generation.require_models,
             submit=Submit(
                 catalog=catalog,
                 blobs=blobs,
@@ -464,23 +478,68 @@ async def _blobs(settings: Settings, stack: AsyncExitStack) -> BlobStore:
     return blobs
 
 
-def _generator(settings: Settings, extractive: Answerer, stack: AsyncExitStack) -> Answerer:
-    """Return the configured language model's answerer, or the extractive one."""
-    generation = settings.generation
-    if generation.provider == "none":
-        return extractive
-    from ragcore.adapters.models.generated import ollama_answerer
+def open_language_models(settings: Settings, *, timeout_seconds: float) -> "OllamaChats":
+    """Return the configured language models, which connect when they are first asked.
 
-    answerer = ollama_answerer(
+    Raises MissingExtra.
+    """
+    from ragcore.adapters.models.chat import OllamaChats
+
+    generation = settings.generation
+    return OllamaChats(
         url=settings.ollama.url,
         model=generation.model,
-        fallback=extractive,
+        models=generation.models,
         context_tokens=generation.context_tokens,
-        answer_tokens=generation.answer_tokens,
-        timeout_seconds=generation.timeout_seconds,
+        temperature=generation.temperature,
+        keep_alive=generation.keep_alive,
+        timeout_seconds=timeout_seconds,
     )
-    stack.push_async_callback(answerer.aclose)
-    return answerer
+
+
+@dataclass(frozen=True, slots=True)
+class _Generation:
+    answerer: Answerer
+    condenser: Condenser | None = None
+    require_models: Callable[[], Awaitable[None]] | None = None
+
+
+def _generation(settings: Settings, extractive: Answerer, stack: AsyncExitStack) -> _Generation:
+    """Return who words answers: the configured language model, or the passages themselves."""
+    generation = settings.generation
+    if generation.provider == "none":
+        return _Generation(extractive)
+    from ragcore.adapters.models.chat import estimated_tokens
+    from ragcore.adapters.models.generated import GeneratedAnswerer, GeneratedCondenser
+    from ragcore.adapters.prompts import FilePrompts
+
+    prompts = FilePrompts.read(generation.prompts_dir)
+    chats = open_language_models(settings, timeout_seconds=generation.timeout_seconds)
+    stack.push_async_callback(chats.aclose)
+    answerer = GeneratedAnswerer(
+        chats.writing(
+            answer_tokens=generation.answer_tokens, timeout_seconds=generation.timeout_seconds
+        ),
+        prompts=prompts,
+        fallback=extractive,
+        count_tokens=estimated_tokens,
+        max_prompt_tokens=generation.context_tokens - generation.answer_tokens,
+        is_strict=generation.strict,
+    )
+    condenser = GeneratedCondenser(
+        chats.writing(
+            answer_tokens=_CONDENSED_TOKENS,
+            timeout_seconds=min(generation.timeout_seconds, _CONDENSING_SECONDS),
+        ),
+        prompts=prompts,
+        count_tokens=estimated_tokens,
+        max_prompt_tokens=generation.context_tokens - _CONDENSED_TOKENS,
+    )
+    return _Generation(
+        answerer,
+        condenser=condenser if generation.condense else None,
+        require_models=chats.require,
+    )
 
 
 def _days(days: int) -> timedelta | None:

@@ -7,7 +7,7 @@ with `--config`. Secrets have no defaults.
 
 import os
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import (
@@ -16,6 +16,10 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+
+Language = Annotated[str, Field(pattern="^[a-z]{2}$")]
+"""ISO 639-1."""
+ModelName = Annotated[str, Field(min_length=1)]
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -126,7 +130,34 @@ class GenerationSettings(_Group):
     provider: Literal["none", "ollama"] = Field(
         default="none", description="`none`: the best sentences of the passages themselves."
     )
-    model: str = Field(default="llama3.2", description="Model name at the provider.")
+    model: str = Field(default="llama3.2", min_length=1, description="Model name at the provider.")
+    models: dict[Language, ModelName] = Field(
+        default={},
+        description='Another model for questions in a language: `{"ru": "qwen2.5:7b"}`.',
+    )
+    temperature: float = Field(
+        default=0.0, ge=0, le=2, description="0: the likeliest words; more: more variety."
+    )
+    keep_alive: str = Field(
+        default="5m",
+        pattern=r"^-?\d+(\.\d+)?(ms|s|m|h)?$",
+        description="How long Ollama keeps the model loaded after an answer; seconds without a"
+        " unit, negative: for ever.",
+    )
+    condense: bool = Field(
+        default=True,
+        description="Make a question that stands alone of a follow-up before searching.",
+    )
+    strict: bool = Field(
+        default=False,
+        description="Leave out sentences that no passage bears out; nothing is streamed before"
+        " that is checked.",
+    )
+    prompts_dir: Path | None = Field(
+        default=None,
+        description="Prompts that replace the shipped ones: `answer.ru.md` for all collections,"
+        " `reports/answer.ru.md` for one.",
+    )
     context_tokens: int = Field(
         default=8192, ge=1024, description="Context of the model, prompt and answer together."
     )

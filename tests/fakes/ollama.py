@@ -7,13 +7,14 @@ the words and status codes of the real one.
 
 import asyncio
 import json
+import re
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from ragcore.adapters.models.bundled import BundledEmbedder
 from ragcore.adapters.models.tokenizers import load_counter
@@ -44,6 +45,55 @@ class Reply:
     wait_seconds: float = 0.0
 
 
+End = Literal["done", "cut", "early", "error", "garbage", "never"]
+"""How a stream ends. cut: the connection breaks; early: without its last line; never: it waits
+until the client hangs up."""
+
+
+@dataclass
+class Chat:
+    """What a call of `/api/chat` answers, and how that ends."""
+
+    text: str
+    pieces: list[str] | None = None
+    """As they are streamed; None: word by word."""
+    ends: End = "done"
+    done_reason: str = "stop"
+
+    def lines(self, model: str) -> Iterator[dict[str, Any]]:
+        pieces = re.findall(r"\s*\S+", self.text) if self.pieces is None else self.pieces
+        for piece in pieces:
+            yield _chat_line(model, piece) | {"done": False}
+        if self.ends == "error":
+            yield {"error": "llama runner process has terminated"}
+        if self.ends == "done":
+            yield self.whole(model) | _chat_line(model, "")
+
+    def whole(self, model: str) -> dict[str, Any]:
+        return _chat_line(model, self.text) | {
+            "done": True,
+            "done_reason": self.done_reason,
+            "prompt_eval_count": 100,
+            "eval_count": 20,
+        }
+
+
+def _chat_line(model: str, content: str) -> dict[str, Any]:
+    return {
+        "model": model,
+        "created_at": "2026-01-01T00:00:00Z",
+        "message": {"role": "assistant", "content": content},
+    }
+
+
+@dataclass
+class Stream:
+    """A chat that is answered line by line."""
+
+    chat: Chat
+    model: str
+
+
 class FakeOllama:
     """Serves on a free loopback port inside `with`."""
 
@@ -52,8 +102,10 @@ class FakeOllama:
         self.requests: list[tuple[str, dict[str, Any]]] = []
         self.failures: deque[Reply] = deque()
         """What the next embeddings and chats get, in order, before it works again."""
-        self.chats: deque[str] = deque()
+        self.chats: deque[str | Chat] = deque()
         """What the next calls of `/api/chat` answer, in order; the words are the test's."""
+        self.hung_up = threading.Event()
+        """A client left in the middle of an answer that never ends."""
         self.poison: str | None = None
         """Texts that hold it end in the error of a vector that is not a number."""
         self.most_at_once = 0
@@ -89,7 +141,7 @@ class FakeOllama:
     def hang(self, seconds: float) -> None:
         self.failures.append(Reply(503, {"error": "too late"}, wait_seconds=seconds))
 
-    def answer(self, path: str, body: dict[str, Any]) -> Reply:
+    def answer(self, path: str, body: dict[str, Any]) -> "Reply | Stream":
         with self._lock:
             self.requests.append((path, body))
             self._at_once += 1
@@ -101,7 +153,12 @@ class FakeOllama:
             with self._lock:
                 self._at_once -= 1
 
-    def _routes(self) -> dict[str, Callable[[dict[str, Any]], Reply]]:
+    @property
+    def asked(self) -> list[list[dict[str, str]]]:
+        """The messages of every chat, in order of arrival."""
+        return [body["messages"] for path, body in self.requests if path == "/api/chat"]
+
+    def _routes(self) -> dict[str, Callable[[dict[str, Any]], "Reply | Stream"]]:
         return {
             "/api/chat": self._chat,
             "/api/embed": self._embed,
@@ -122,24 +179,18 @@ class FakeOllama:
             time.sleep(failure.wait_seconds)
         return failure
 
-    def _chat(self, body: dict[str, Any]) -> Reply:
+    def _chat(self, body: dict[str, Any]) -> "Reply | Stream":
         if (failure := self._failure()) is not None:
             return failure
         model = self._model(body)
         if model is None:
             return _not_found(body)
         with self._lock:
-            message = {"role": "assistant", "content": self.chats.popleft()}
-        reply = {
-            "model": model.name,
-            "created_at": "2026-01-01T00:00:00Z",
-            "message": message,
-            "done": True,
-            "done_reason": "stop",
-            "prompt_eval_count": 100,
-            "eval_count": 20,
-        }
-        return Reply(200, reply)
+            next_chat = self.chats.popleft()
+        chat = Chat(next_chat) if isinstance(next_chat, str) else next_chat
+        if body.get("stream", True):
+            return Stream(chat, model.name)
+        return Reply(200, chat.whole(model.name))
 
     def _embed(self, body: dict[str, Any]) -> Reply:
         if (failure := self._failure()) is not None:
@@ -210,16 +261,42 @@ def _handler(fake: FakeOllama) -> type[BaseHTTPRequestHandler]:
             self._reply(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
 
         def _reply(self, body: dict[str, Any]) -> None:
-            reply = fake.answer(self.path, body)
-            content = json.dumps(reply.body).encode()
+            answer = fake.answer(self.path, body)
             try:
-                self.send_response(reply.status)
-                self.send_header("Content-Type", "application/json")
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
+                if isinstance(answer, Stream):
+                    self._stream(answer)
+                else:
+                    self._whole(answer)
             except OSError:
                 self.close_connection = True  # the client gave up waiting
+
+        def _whole(self, reply: Reply) -> None:
+            content = json.dumps(reply.body).encode()
+            self.send_response(reply.status)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def _stream(self, stream: Stream) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "application/x-ndjson")
+            self.send_header("Transfer-Encoding", "chunked")
+            self.end_headers()
+            for line in stream.chat.lines(stream.model):
+                self._chunk(json.dumps(line).encode() + b"\n")
+            if stream.chat.ends == "garbage":
+                self._chunk(b"<html>502</html>\n")
+            if stream.chat.ends == "never":
+                self.connection.recv(1)  # nothing more comes from a client but its end
+                fake.hung_up.set()
+            if stream.chat.ends in ("cut", "never"):
+                self.close_connection = True
+                return
+            self._chunk(b"")
+
+        def _chunk(self, content: bytes) -> None:
+            self.wfile.write(f"{len(content):x}\r\n".encode() + content + b"\r\n")
 
         def log_message(self, *_: object) -> None:
             pass

@@ -58,8 +58,9 @@ class SearchIn(In):
     history: list[MessageIn] = Field(
         default=[],
         max_length=100,
-        description="The conversation so far. It is not read yet: the question is taken by "
-        "itself, and a warning says so.",
+        description="The conversation before the question, oldest turn first: a language model "
+        "finds out by it what a follow-up means. Where none is asked (`/search`, `generate: "
+        "false`, none configured) it is not read, and a warning says so.",
     )
     stream: bool = Field(default=False, description="Only for an answer: as server-sent events.")
     generate: bool = Field(

@@ -16,7 +16,7 @@ import typer
 from ragcore import __version__
 from ragcore.cli import options, output
 from ragcore.cli.session import load_settings
-from ragcore.errors import MissingExtra, ModelUnavailable, RagError, Unavailable
+from ragcore.errors import MissingExtra, ModelMissing, RagError, Unavailable
 
 if TYPE_CHECKING:
     from ragcore.embedded.run_directory import RunDirectory
@@ -294,21 +294,20 @@ async def _generation(settings: "Settings") -> Finding:
         return Finding("generation", "ok", "no language model: answers quote the documents")
     if find_spec("ollama") is None:
         raise MissingExtra("answers by Ollama need `pip install 'ragcore[ollama]'`")
-    import httpx
-    import ollama
+    from ragcore.runtime import open_language_models
 
-    model = settings.generation.model
-    found = f"ollama:{model} at {_place(settings.ollama.url)}"
-    client = ollama.AsyncClient(host=settings.ollama.url, timeout=_CONNECT_SECONDS)
+    generation = settings.generation
+    names = ", ".join(dict.fromkeys((generation.model, *generation.models.values())))
+    found = f"ollama:{names} at {_place(settings.ollama.url)}"
+    models = open_language_models(settings, timeout_seconds=_CONNECT_SECONDS)
     try:
-        await client.show(model)
-    except ollama.ResponseError as error:
-        advice = f"run `ollama pull {model}`" if error.status_code == 404 else "look into its log"
-        return Finding("generation", "problem", f"{found}: {error.error}", advice)
-    except (httpx.TransportError, ConnectionError) as error:
-        raise ModelUnavailable(f"{found} is away: {error}") from error
+        await models.require()
+    except ModelMissing as error:
+        return Finding(
+            "generation", "problem", f"{found}: {error}", f"run `ollama pull {error.model}`"
+        )
     finally:
-        await client.close()  # type: ignore[no-untyped-call]
+        await models.aclose()
     return Finding("generation", "ok", found)
 
 

@@ -9,13 +9,19 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from ragcore.llamaindex.embedding import RagEmbedding, as_llama_embedding
     from ragcore.llamaindex.postprocessors import JoinNeighbours
-    from ragcore.llamaindex.query_engine import AnswererSynthesizer, RagQueryEngine, answer_of
+    from ragcore.llamaindex.query_engine import (
+        AnswererSynthesizer,
+        Conversation,
+        RagQueryEngine,
+        answer_of,
+    )
     from ragcore.llamaindex.retriever import RagRetriever, search_results
     from ragcore.llamaindex.supabase import supabase_vector_store
     from ragcore.llamaindex.vector_store import RagVectorStore
 
 __all__ = [
     "AnswererSynthesizer",
+    "Conversation",
     "JoinNeighbours",
     "RagEmbedding",
     "RagQueryEngine",
@@ -29,6 +35,7 @@ __all__ = [
 
 _MODULES = {
     "AnswererSynthesizer": "query_engine",
+    "Conversation": "query_engine",
     "JoinNeighbours": "postprocessors",
     "RagEmbedding": "embedding",
     "RagQueryEngine": "query_engine",

@@ -19,6 +19,29 @@ from ragcore.steps.words import names, numbers, roots
 _MARKER = re.compile(r"\s?[\[【]\^?\s*(\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*)\s*[\]】]")
 """`[1]`, `[1, 2]`, `[1-3]`, `[^1]` and `【1】`: what language models write."""
 
+_PARTIAL = re.compile(r"[\[【](?:\^?\s*(?:\d{1,3}\s*[,;–-]\s*)*(?:\d{1,3}\s*)?)?")
+"""What may yet become a marker, when more of the text comes."""
+
+_DECLINES = re.compile(
+    r"""\b(?:passages?|documents?|sources?|context|texts?|excerpts?|information)\b
+            [^.!?]{0,60}
+            \b(?:not|no|don['’]t|doesn['’]t|cannot|can['’]t|isn['’]t|aren['’]t)\b
+            [^.!?]{0,40}
+            \b(?:say|state|hold|contain|mention|tell|provide|include|give|specif|answer|
+               available|found)
+      | \b(?:i|we)\s+(?:do\s+not|don['’]t|cannot|can['’]t)\s+(?:know|find|answer|tell)\b
+      | \bthere\s+is\s+no\s+(?:information|mention|answer)\b
+      | \b(?:is|are)\s+not\s+(?:mentioned|stated|given|specified|provided)\b
+      | \b(?:фрагмент|документ|текст|источник|контекст)\w*
+            [^.!?]{0,60}
+            \bне(?:т\b|\s+(?:содерж|указ|сказ|говор|упомина|наход|сообща|привод|опис))
+      | \bнет\s+(?:ответа|информации|сведений|данных|упоминани)
+      | \bне\s+(?:указан|сказано|упомина|содержит|знаю|могу\s+(?:ответить|найти))
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+"""How language models say that the passages don't hold the answer."""
+
 _LEAST_COVERAGE: Final = 0.5
 """Share of a sentence's roots that its passage must hold."""
 
@@ -39,13 +62,121 @@ def check_citations(text: str, passages: Sequence[Passage]) -> CheckedText:
     Markers of passages that don't exist are removed, others are written as `[n]`. A marker has a
     citation for each different quote it stands for; `supported` is the verdict on the sentence.
     """
-    removed: list[str] = []
-    clean = _MARKER.sub(lambda found: _kept_markers(found, len(passages), removed), text)
+    markers = Markers(len(passages))
+    clean = markers.feed(text) + markers.end()
+    return CheckedText(clean, citations_of(clean, passages), tuple(markers.removed))
+
+
+class Markers:
+    """Puts the markers of a text in order while the text is being written.
+
+    What `feed` and `end` return, joined, is the same however the text is cut into pieces: without
+    white space at its ends, markers of passages that don't exist and a marker that breaks off. What
+    may yet become a marker is held back, so no reader sees half of one.
+    """
+
+    def __init__(self, count: int) -> None:
+        """`count`: how many passages there are."""
+        self.removed: list[str] = []
+        """Markers that pointed nowhere, as they stood."""
+        self._count = count
+        self._pending = ""
+        self._space = ""
+        self._has_text = False
+
+    def feed(self, piece: str) -> str:
+        """Take the next piece and return what of the text is settled by it, perhaps nothing."""
+        raw = self._pending + piece
+        settled = _settled(raw)
+        self._pending = raw[settled:]
+        return self._in_order(raw[:settled])
+
+    def end(self) -> str:
+        """Return what was held back, unless it is white space or the beginning of a marker."""
+        raw, self._pending = self._pending, ""
+        begun = raw.strip()
+        if any(character.isdigit() for character in begun):
+            self.removed.append(begun)
+            return ""
+        return self._in_order(raw)
+
+    def _in_order(self, raw: str) -> str:
+        clean = self._space + _MARKER.sub(self._kept, raw)
+        if not self._has_text:
+            clean = clean.lstrip()
+        told = clean.rstrip()
+        self._space = clean[len(told) :]
+        self._has_text = self._has_text or bool(told)
+        return told
+
+    def _kept(self, found: re.Match[str]) -> str:
+        kept = []
+        for marker in _numbers_meant(found.group(1)):
+            if 1 <= marker <= self._count:
+                kept.append(f"[{marker}]")
+            else:
+                self.removed.append(f"[{marker}]")
+        return " " + "".join(kept) if kept else ""
+
+
+def without_markers(text: str) -> str:
+    """Return the text without what looks like a marker."""
+    return _MARKER.sub("", text)
+
+
+def citations_of(text: str, passages: Sequence[Passage]) -> tuple[Citation, ...]:
+    """Return the citations of a text whose markers are in order."""
     citations: dict[tuple[int, Span], Citation] = {}
-    for sentence, marker in _cited_sentences(clean):
+    for sentence, marker in _cited_sentences(text):
         citation = _checked(sentence, marker, passages[marker - 1])
         citations.setdefault((marker, (citation.start, citation.end)), citation)
-    return CheckedText(clean, tuple(citations.values()), tuple(removed))
+    return tuple(citations.values())
+
+
+@dataclass(frozen=True, slots=True)
+class JudgedSentence:
+    """A sentence of an answer, and whether it may be believed."""
+
+    text: str
+    """Without its markers."""
+    start: int
+    """Where it starts in the answer."""
+    markers: tuple[int, ...]
+    is_supported: bool
+    """By one of the passages it cites, or by any when it cites none."""
+    is_declining: bool
+    """It says that the passages don't hold the answer, and none of them says so itself."""
+
+
+def judged_sentences(text: str, passages: Sequence[Passage]) -> list[JudgedSentence]:
+    """Judge every sentence of a text whose markers are in order."""
+    return [_judged(start, text[start:end], passages) for start, end in _joined_to_markers(text)]
+
+
+def believed_text(text: str, judged: Sequence[JudgedSentence]) -> str:
+    """Return a text without its sentences that no passage bears out."""
+    ends = [*(one.start for one in judged[1:]), len(text)]
+    kept = [
+        text[one.start : end]
+        for one, end in zip(judged, ends, strict=False)
+        if one.is_supported or one.is_declining
+    ]
+    return "".join(kept).strip()
+
+
+def _judged(start: int, sentence: str, passages: Sequence[Passage]) -> JudgedSentence:
+    bare = without_markers(sentence).strip()
+    markers = tuple(int(found.group(1)) for found in _MARKER.finditer(sentence))
+    sources = [passages[marker - 1] for marker in markers] or passages
+    holding = [passage for passage in sources if is_supported(bare, passage)]
+    declines = _DECLINES.search(bare) is not None
+    return JudgedSentence(
+        text=bare,
+        start=start,
+        markers=markers,
+        is_supported=bool(holding),
+        is_declining=declines and not any(_DECLINES.search(one.text) for one in holding),
+    )
 
 
 def cite(
@@ -109,14 +240,14 @@ def is_supported(sentence: str, passage: Passage) -> bool:
     return bool(said) and len(said & known) >= _LEAST_COVERAGE * len(said)
 
 
-def _kept_markers(found: re.Match[str], count: int, removed: list[str]) -> str:
-    kept = []
-    for marker in _numbers_meant(found.group(1)):
-        if 1 <= marker <= count:
-            kept.append(f"[{marker}]")
-        else:
-            removed.append(f"[{marker}]")
-    return " " + "".join(kept) if kept else ""
+def _settled(raw: str) -> int:
+    """Return how much of `raw` no marker can reach into, whatever follows.
+
+    A marker takes the white space before it along, and only the last bracket can still open one.
+    """
+    opened = max(raw.rfind("["), raw.rfind("【"))
+    end = opened if opened >= 0 and _PARTIAL.fullmatch(raw, opened) else len(raw)
+    return len(raw[:end].rstrip())
 
 
 def _numbers_meant(listed: str) -> Iterator[int]:

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.types import Receive, Scope, Send
 
-from ragcore.errors import QueueUnavailable, StoreUnavailable
+from ragcore.errors import ModelMissing, QueueUnavailable, StoreUnavailable
 from ragcore_api.readiness import Readiness, can_answer
 from ragcore_api.routes import health
 
@@ -60,6 +60,12 @@ async def test_a_failure_after_the_time_limit_is_nobodys() -> None:
     assert await readiness() == {"database": "timeout"}
     while readiness._late:  # noqa: ASYNC110 - no event tells
         await asyncio.sleep(0)
+
+
+async def test_a_language_model_that_is_missing_is_named() -> None:
+    readiness = Readiness({"language_model": failing(ModelMissing("saiga", "pull it"))})
+    assert await readiness() == {"language_model": "model_missing: saiga"}
+    assert can_answer({"database": "ok", "language_model": "model_missing: saiga"})
 
 
 def test_questions_need_the_database_and_the_model_alone() -> None:

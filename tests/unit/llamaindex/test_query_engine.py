@@ -20,7 +20,12 @@ from pydantic import Field
 
 from ragcore.errors import ModelUnavailable
 from ragcore.llamaindex.bridge import Bridged
-from ragcore.llamaindex.query_engine import AnswererSynthesizer, RagQueryEngine, answer_of
+from ragcore.llamaindex.query_engine import (
+    AnswererSynthesizer,
+    Conversation,
+    RagQueryEngine,
+    answer_of,
+)
 from ragcore.llamaindex.retriever import RagRetriever, search_results
 from ragcore.model import (
     AllOf,
@@ -30,11 +35,13 @@ from ragcore.model import (
     Citation,
     Condition,
     Filter,
+    Message,
     Passage,
     SearchMode,
     SearchResult,
     Vector,
 )
+from ragcore.ports import OnText
 
 PASSAGES = (
     Passage("c1", "guide", "default", 0, "The ferry leaves at nine.", 0.9),
@@ -78,7 +85,13 @@ class FirstPassageAnswerer:
         self.vectors: list[Vector | None] = []
 
     async def answer(
-        self, question: str, passages: Sequence[Passage], *, query_vector: Vector | None = None
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        *,
+        query_vector: Vector | None = None,
+        history: Sequence[Message] = (),
+        on_text: OnText | None = None,
     ) -> Answer:
         await asyncio.sleep(0)
         self.vectors.append(query_vector)
@@ -290,7 +303,13 @@ async def test_an_answer_is_told_passages_first_then_words_then_whole() -> None:
 async def test_a_failure_on_the_way_is_raised_after_what_was_told() -> None:
     class Failing(FirstPassageAnswerer):
         async def answer(
-            self, question: str, passages: Sequence[Passage], *, query_vector: Vector | None = None
+            self,
+            question: str,
+            passages: Sequence[Passage],
+            *,
+            query_vector: Vector | None = None,
+            history: Sequence[Message] = (),
+            on_text: OnText | None = None,
         ) -> Answer:
             raise ModelUnavailable("away")
 
@@ -308,7 +327,13 @@ async def test_whoever_stops_listening_stops_the_work() -> None:
 
     class Endless(FirstPassageAnswerer):
         async def answer(
-            self, question: str, passages: Sequence[Passage], *, query_vector: Vector | None = None
+            self,
+            question: str,
+            passages: Sequence[Passage],
+            *,
+            query_vector: Vector | None = None,
+            history: Sequence[Message] = (),
+            on_text: OnText | None = None,
         ) -> Answer:
             try:
                 await asyncio.Event().wait()
@@ -323,3 +348,78 @@ async def test_whoever_stops_listening_stops_the_work() -> None:
     await anext(stream)
     await stream.aclose()
     await stopped.wait()
+
+
+# --- follow-ups ------------------------------------------------------------------------------
+
+HISTORY = (Message("user", "When does the ferry leave?"), Message("assistant", "At nine [1]."))
+
+
+class Reading(FirstPassageAnswerer):
+    """Remembers what it was asked, and tells its answer in two pieces."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: list[tuple[str, Sequence[Message]]] = []
+
+    async def answer(
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        *,
+        query_vector: Vector | None = None,
+        history: Sequence[Message] = (),
+        on_text: OnText | None = None,
+    ) -> Answer:
+        self.asked.append((question, history))
+        if on_text is not None:
+            on_text("At ")
+            on_text("nine.")
+        return Answer("At nine.", (), tuple(passages))
+
+
+class NamingTheFerry:
+    async def condense(
+        self, question: str, history: Sequence[Message], *, collection: str | None = None
+    ) -> str:
+        if not history[0].content.startswith("When"):
+            raise ModelUnavailable("the model is away")
+        return f"{question} (of {collection}, after {len(history)})"
+
+
+def conversing(
+    answerer: Reading, search: RecordedSearch, history: Sequence[Message] = HISTORY
+) -> RagQueryEngine:
+    return RagQueryEngine(
+        retriever_over(search),
+        AnswererSynthesizer(Bridged.shared(answerer), history=history),
+        conversation=Conversation(history, Bridged.shared(NamingTheFerry()), collection="default"),
+    )
+
+
+def test_a_follow_up_is_searched_for_and_answered_as_it_is_meant(ask: Ask) -> None:
+    answerer, search = Reading(), RecordedSearch()
+    ask(conversing(answerer, search), "And back?")
+    meant = "And back? (of default, after 2)"
+    assert [asked["question"] for asked in search.asked] == [meant]
+    assert answerer.asked == [(meant, HISTORY)]
+
+
+def test_a_follow_up_that_can_not_be_understood_is_taken_by_itself(ask: Ask) -> None:
+    answerer, search = Reading(), RecordedSearch()
+    answer = answer_of(ask(conversing(answerer, search, HISTORY[1:]), "And back?"))
+    assert [asked["question"] for asked in search.asked] == ["And back?"]
+    assert answer.warnings[-1] == "stale"
+    assert answer.warnings[0].endswith("the model is away")
+
+
+def test_without_a_history_nothing_is_condensed(ask: Ask) -> None:
+    answerer, search = Reading(), RecordedSearch()
+    ask(conversing(answerer, search, ()), "And back?")
+    assert [asked["question"] for asked in search.asked] == ["And back?"]
+
+
+async def test_pieces_are_told_as_the_answerer_tells_them() -> None:
+    events = [event async for event in conversing(Reading(), RecordedSearch()).ask_stream("When?")]
+    assert events[:3] == [AnswerPassages(PASSAGES), AnswerText("At "), AnswerText("nine.")]
+    assert isinstance(events[3], Answer) and len(events) == 4

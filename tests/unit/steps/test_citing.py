@@ -4,7 +4,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ragcore.model import Passage, Place
-from ragcore.steps.citing import check_citations, cite, is_supported, quote_span
+from ragcore.steps.citing import (
+    Markers,
+    believed_text,
+    check_citations,
+    cite,
+    is_supported,
+    judged_sentences,
+    quote_span,
+)
 
 LIGHTHOUSE = Passage(
     chunk_id="c1",
@@ -106,7 +114,7 @@ def test_every_marker_left_points_at_a_passage_and_every_quote_stands_there(text
         assert citation.chunk_id == passage.chunk_id
         assert passage.text[citation.start : citation.end] == citation.quote
         assert f"[{citation.marker}]" in checked.text
-    assert check_citations(checked.text, PASSAGES).removed == ()
+    assert check_citations(checked.text + ".", PASSAGES).removed == ()
 
 
 @given(st.text(), st.text())
@@ -114,3 +122,77 @@ def test_every_marker_left_points_at_a_passage_and_every_quote_stands_there(text
 def test_a_quote_span_lies_in_the_text(sentence: str, text: str) -> None:
     start, end = quote_span(sentence, text)
     assert 0 <= start <= end <= len(text)
+
+
+# --- while it is written ---------------------------------------------------------------------
+
+_MARKED = st.text(alphabet="a .\n[]【】^0123459,-", max_size=40)
+
+
+@given(st.lists(_MARKED, max_size=8))
+@settings(deadline=None)
+def test_a_text_reads_the_same_however_it_is_cut_into_pieces(pieces: list[str]) -> None:
+    markers, whole = Markers(4), Markers(4)
+    told = "".join([*map(markers.feed, pieces), markers.end()])
+    assert told == whole.feed("".join(pieces)) + whole.end()
+    assert told == told.strip()
+    assert markers.removed == whole.removed
+
+
+def test_half_a_marker_is_never_told() -> None:
+    markers = Markers(2)
+    pieces = ["It is white ", "[", "1", ", ", "7", "]", ".", " Tall", " [", "2"]
+    told = [markers.feed(piece) for piece in pieces]
+    assert told == ["It is white", "", "", "", "", " [1]", ".", " Tall", "", ""]
+    assert markers.end() == ""
+    assert markers.removed == ["[7]", "[2"]
+
+
+def test_brackets_that_are_no_markers_are_told() -> None:
+    markers = Markers(2)
+    assert markers.feed("In [") == "In"
+    assert markers.feed("1874") == " [1874"
+    assert markers.feed("] a[") == "] a"
+    assert markers.end() == "["
+
+
+# --- what can be believed --------------------------------------------------------------------
+
+
+def test_sentences_are_believed_by_what_their_passages_say() -> None:
+    text = (
+        "The lighthouse was built in 1874 [1]. It is 99 m high [1]. The island is small. "
+        "Dragons live there. The passages do not say who painted it [1]."
+    )
+    judged = judged_sentences(text, PASSAGES)
+    assert [(one.markers, one.is_supported, one.is_declining) for one in judged] == [
+        ((1,), True, False),
+        ((1,), False, False),
+        ((), True, False),  # by a passage that it forgot to cite
+        ((), False, False),
+        ((1,), False, True),
+    ]
+    assert believed_text(text, judged) == (
+        "The lighthouse was built in 1874 [1]. The island is small. "
+        "The passages do not say who painted it [1]."
+    )
+
+
+def test_declining_is_recognised_in_both_languages() -> None:
+    for text in (
+        "The passages don't mention the builder.",
+        "I can't find this in the documents.",
+        "There is no information about that.",
+        "The date is not mentioned.",
+        "Во фрагментах нет ответа на этот вопрос.",
+        "Документы не содержат сведений об этом.",
+        "В тексте не указано, кто его построил.",
+    ):
+        (judged,) = judged_sentences(text, PASSAGES)
+        assert judged.is_declining, text
+
+
+def test_a_document_that_says_so_itself_is_quoted() -> None:
+    source = replace(FERRY, text="The document does not contain a warranty.", language="en")
+    (judged,) = judged_sentences("The document does not contain a warranty [1].", [source])
+    assert judged.is_supported and not judged.is_declining

@@ -14,14 +14,16 @@ from math import log
 from time import perf_counter
 from typing import Final
 
-from ragcore.model import Answer, Citation, NoAnswerReason, Passage, Vector
-from ragcore.ports import Embedder
+from ragcore.model import Answer, Citation, Message, NoAnswerReason, Passage, Vector
+from ragcore.ports import Embedder, OnText
 from ragcore.steps.citing import cite
 from ragcore.steps.fusing import is_foreign
 from ragcore.steps.languages import detect
 from ragcore.steps.relevance import Calibration, Probed, calibration_of, probes_of
 from ragcore.steps.sentences import Span, sentence_spans
 from ragcore.steps.words import roots
+
+_HISTORY_UNREAD: Final = "the history was not read: the question was taken by itself"
 
 _PASSAGES: Final = 3
 """One of the first three holds the answer for 99 of 100 questions, across languages for 96."""
@@ -129,7 +131,13 @@ class ExtractiveAnswerer:
         self._questions = questions or embedder
 
     async def answer(
-        self, question: str, passages: Sequence[Passage], *, query_vector: Vector | None = None
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        *,
+        query_vector: Vector | None = None,
+        history: Sequence[Message] = (),
+        on_text: OnText | None = None,
     ) -> Answer:
         """Return one to three sentences, each cited, or say why there is no answer.
 
@@ -151,6 +159,7 @@ class ExtractiveAnswerer:
             no_answer_reason=reason,
             generator=self.name,
             timings_ms={"generate": (perf_counter() - started) * 1000},
+            warnings=(_HISTORY_UNREAD,) if history else (),
         )
 
     async def _judge(

@@ -1,0 +1,194 @@
+"""Language models as answers are made with them: words as they come, and our errors."""
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ragcore.errors import MissingExtra, ModelMissing, ModelUnavailable, Rejected
+from ragcore.model import Message, Usage
+
+if TYPE_CHECKING:
+    from llama_index.core.llms import LLM
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What a language model wrote."""
+
+    text: str
+    usage: Usage
+    is_cut: bool
+    """It would have gone on: it had written as many tokens as it may."""
+
+
+class ChatModel:
+    """One LlamaIndex language model."""
+
+    def __init__(self, llm: "LLM", *, name: str, timeout_seconds: float) -> None:
+        """`name` is the one shown; `timeout_seconds` limit a whole answer, from its asking."""
+        self.name = name
+        self._llm = llm
+        self._timeout_seconds = timeout_seconds
+
+    async def write(
+        self, messages: Sequence[Message], *, on_text: Callable[[str], None] | None = None
+    ) -> Written:
+        """Return what the model writes, and tell `on_text` each piece when it comes.
+
+        Cancelled, it closes the request, on which Ollama stops the model. Raises ModelUnavailable
+        (nothing came, too late, or it broke off) and Rejected, perhaps after pieces were told.
+        """
+        from httpx import HTTPError
+
+        writing = _Writing(on_text)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self._stream(messages, writing)
+        except TimeoutError as error:
+            raise ModelUnavailable(
+                f"{self.name} did not answer within {self._timeout_seconds:g} s"
+            ) from error
+        except (HTTPError, OSError, ValueError) as error:  # ValueError: no JSON, or another's
+            raise ModelUnavailable(f"{self.name} did not answer: {error!r}") from error
+        except Exception as error:  # anybody's model, whose refusals share a status and no class
+            if (status := getattr(error, "status_code", None)) is None:
+                raise  # not an answer of the server's: a bug
+            if status == 404:
+                raise ModelUnavailable(f"{self.name} is not there: {error}") from error
+            raise Rejected(f"{self.name} refused: {error}") from error
+        return writing.end(self.name)
+
+    async def _stream(self, messages: Sequence[Message], writing: "_Writing") -> None:
+        from llama_index.core.llms import ChatMessage
+
+        asked = [ChatMessage(role=m.role, content=m.content) for m in messages]
+        async with aclosing(await self._llm.astream_chat(asked)) as responses:
+            async for response in responses:
+                writing.take(response.delta or "", response.raw)
+
+
+class _Writing:
+    """A text that a model is writing."""
+
+    def __init__(self, on_text: Callable[[str], None] | None) -> None:
+        self._on_text = on_text
+        self._pieces: list[str] = []
+        self._last: Mapping[str, Any] = {}
+
+    def take(self, piece: str, raw: Any) -> None:
+        self._last = raw if isinstance(raw, Mapping) else {}
+        if piece:
+            self._pieces.append(piece)
+            if self._on_text is not None:
+                self._on_text(piece)
+
+    def end(self, name: str) -> Written:
+        text = "".join(self._pieces)
+        if self._last.get("done") is False:  # Ollama says of its last piece that it is the last
+            raise ModelUnavailable(f"{name} broke off in the middle of its answer")
+        if not text.strip():
+            raise ModelUnavailable(f"{name} answered with nothing")
+        return Written(
+            text=text,
+            usage=Usage(
+                prompt_tokens=self._last.get("prompt_eval_count") or 0,
+                completion_tokens=self._last.get("eval_count") or 0,
+            ),
+            is_cut=self._last.get("done_reason") == "length",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class ChatModels:
+    """The model that words answers, and others for some languages."""
+
+    default: ChatModel
+    by_language: Mapping[str, ChatModel] = field(default_factory=dict)
+
+    def of(self, language: str | None) -> ChatModel:
+        """Return the model for questions in a language."""
+        return self.by_language.get(language or "", self.default)
+
+
+class OllamaChats:
+    """Language models of one Ollama server over one client; connects with the first question."""
+
+    def __init__(
+        self,
+        *,
+        url: str,
+        model: str,
+        models: Mapping[str, str],
+        context_tokens: int,
+        temperature: float,
+        keep_alive: str,
+        timeout_seconds: float,
+    ) -> None:
+        """`models`: others than `model`, by language. Raises MissingExtra without the extra."""
+        try:
+            from ollama import AsyncClient
+        except ImportError as error:
+            raise MissingExtra("answers by Ollama need `pip install 'ragcore[ollama]'`") from error
+        self._url = url
+        self._model = model
+        self._models = models
+        self._context_tokens = context_tokens
+        self._temperature = temperature
+        self._keep_alive = _seconds_or_duration(keep_alive)
+        self._client = AsyncClient(host=url, timeout=timeout_seconds)
+
+    def writing(self, *, answer_tokens: int, timeout_seconds: float) -> ChatModels:
+        """Return the models, writing at most so many tokens in at most so long."""
+
+        def named(model: str) -> ChatModel:
+            llm = self._llm(model, answer_tokens, timeout_seconds)
+            return ChatModel(llm, name=f"ollama:{model}", timeout_seconds=timeout_seconds)
+
+        others = {language: named(model) for language, model in self._models.items()}
+        return ChatModels(named(self._model), others)
+
+    async def require(self) -> None:
+        """Raise ModelMissing for the first model the server lacks, ModelUnavailable without it."""
+        import httpx
+        import ollama
+
+        for model in dict.fromkeys((self._model, *self._models.values())):
+            try:
+                await self._client.show(model)
+            except ollama.ResponseError as error:
+                if error.status_code == 404:
+                    raise ModelMissing(model, f"run `ollama pull {model}`") from error
+                raise ModelUnavailable(f"Ollama failed: {error}") from error
+            except (httpx.HTTPError, OSError) as error:
+                raise ModelUnavailable(f"Ollama is away: {error!r}") from error
+
+    async def aclose(self) -> None:
+        """Close the connections to the server. Safe to repeat."""
+        await self._client.close()  # type: ignore[no-untyped-call]
+
+    def _llm(self, model: str, answer_tokens: int, timeout_seconds: float) -> "LLM":
+        from llama_index.llms.ollama import Ollama
+
+        return Ollama(
+            model=model,
+            base_url=self._url,
+            request_timeout=timeout_seconds,
+            context_window=self._context_tokens,
+            temperature=self._temperature,
+            keep_alive=self._keep_alive,
+            additional_kwargs={"num_predict": answer_tokens},
+            async_client=self._client,
+        )
+
+
+def estimated_tokens(text: str) -> int:
+    """Count a token for every two characters: the tokenizers of chat models, which can't be had
+    from Ollama, need fewer for running text in Russian and far fewer in English."""
+    return len(text) // 2 + 1
+
+
+def _seconds_or_duration(text: str) -> float | str:
+    """Return bare seconds as a number: Ollama takes a text for a duration, which has a unit."""
+    return text if text[-1].isalpha() else float(text)
