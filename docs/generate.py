@@ -95,6 +95,8 @@ def _type_name(annotation: Any) -> str:
         return " or ".join(map(_type_name, kinds))
     if get_origin(annotation) is tuple:
         return "JSON list"
+    if get_origin(annotation) is dict:
+        return "JSON object"
     names = {Path: "path", SecretStr: "text, secret", str: "text", int: "integer", float: "number"}
     return names.get(annotation) or {bool: "`true` `false`"}.get(annotation, str(annotation))
 

@@ -51,14 +51,20 @@ class Api:
 
 
 @contextmanager
-def running_api(server: TestServer, *, template: str, redis_url: str) -> Iterator[Api]:
-    """Serve over a fresh copy of the migrated database until the block ends."""
+def running_api(
+    server: TestServer, *, template: str, redis_url: str, **groups: Any
+) -> Iterator[Api]:
+    """Serve over a fresh copy of the migrated database until the block ends.
+
+    `groups` of settings are used besides the test's own.
+    """
     with server_directory() as directory, server.database(template=template) as database_url:
         settings = Settings(
             database_url=database_url,  # type: ignore[arg-type]  # pydantic makes it a secret
             redis_url=redis_url,  # type: ignore[arg-type]
             data_dir=directory / "data",
             access={"admin_key": ADMIN, "requests_per_minute": 0},  # type: ignore[arg-type]
+            **groups,
         )
         with (
             serving(settings) as url,

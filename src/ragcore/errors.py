@@ -242,8 +242,8 @@ class ModelMissing(ModelUnavailable):
 
     code = "model_missing"
 
-    def __init__(self, model: str, advice: str) -> None:
-        super().__init__(f"there is no model {model!r}: {advice}")
+    def __init__(self, message: str, *, model: str = "") -> None:
+        super().__init__(message)
         self.model = model
 
 

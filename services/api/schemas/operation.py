@@ -35,7 +35,9 @@ class ReadyOut(Out):
     )
     dependencies: dict[str, str] = Field(
         description="`ok`, `timeout`, or the code of what is wrong: `database`, `queue` (without "
-        "it jobs only start later), `blob_store`, `embedding_model`, `disk`."
+        "it jobs only start later), `blob_store`, `embedding_model`, `disk` and, when one is "
+        "configured, `language_model` (without it answers quote the passages), where "
+        "`model_missing: NAME` names a model that Ollama lacks."
     )
 
 

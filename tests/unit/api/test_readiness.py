@@ -63,7 +63,7 @@ async def test_a_failure_after_the_time_limit_is_nobodys() -> None:
 
 
 async def test_a_language_model_that_is_missing_is_named() -> None:
-    readiness = Readiness({"language_model": failing(ModelMissing("saiga", "pull it"))})
+    readiness = Readiness({"language_model": failing(ModelMissing("pull it", model="saiga"))})
     assert await readiness() == {"language_model": "model_missing: saiga"}
     assert can_answer({"database": "ok", "language_model": "model_missing: saiga"})
 

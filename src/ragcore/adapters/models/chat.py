@@ -159,7 +159,9 @@ class OllamaChats:
                 await self._client.show(model)
             except ollama.ResponseError as error:
                 if error.status_code == 404:
-                    raise ModelMissing(model, f"run `ollama pull {model}`") from error
+                    raise ModelMissing(
+                        f"Ollama has no model {model!r}: run `ollama pull {model}`", model=model
+                    ) from error
                 raise ModelUnavailable(f"Ollama failed: {error}") from error
             except (httpx.HTTPError, OSError) as error:
                 raise ModelUnavailable(f"Ollama is away: {error!r}") from error
