@@ -5,6 +5,7 @@ them as events between the pieces, and shows what each marker stands for.
 """
 
 import json
+import re
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -23,6 +24,9 @@ _WORDS: Final[Mapping[str, Mapping[str, str]]] = {
     "en": {"sources": "Sources", "page": "p.", "found": "Passages found: {}"},
     "ru": {"sources": "Источники", "page": "с.", "found": "Найдено фрагментов: {}"},
 }
+_SOURCES: Final = re.compile(
+    rf"\n\n(?:{'|'.join(words['sources'] for words in _WORDS.values())}):\n- \["
+)
 _LONGEST_NAME: Final = 200
 
 
@@ -141,6 +145,11 @@ def sources_of(answer: Answer, *, language: str) -> str:
     if not lines:
         return ""
     return "\n".join((f"\n\n{_WORDS[language]['sources']}:", *lines))
+
+
+def without_sources(text: str) -> str:
+    """Take the list of sources off an answer that comes back as part of a conversation."""
+    return _SOURCES.split(text, maxsplit=1)[0]
 
 
 def open_webui_sources(answer: Answer, *, language: str) -> Iterator[dict[str, Any]]:

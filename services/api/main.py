@@ -43,6 +43,7 @@ from ragcore_api.routes import (
     ingest,
     jobs,
     keys,
+    mcp,
     openai,
     questions,
 )
@@ -116,6 +117,7 @@ def create_app(settings: Settings, *, is_stopping: Callable[[], bool] = lambda: 
         questions, openai, documents, ingest, convert, jobs, collections, keys, audit, health
     ):  # fmt: skip
         app.include_router(module.router)
+    app.router.routes.append(mcp.route)
     return app
 
 
@@ -163,6 +165,7 @@ def _lifespan(
                 watch = await stack.enter_async_context(
                     JobWatch.open(rag.runtime.catalog, is_stopping=is_stopping)
                 )
+                tools = await stack.enter_async_context(mcp.open_mcp(rag, watch))
             except RagError as error:
                 log.error("%s: %s", error.code, error)
                 logging.getLogger("uvicorn.error").addFilter(_without_traceback)
@@ -174,6 +177,7 @@ def _lifespan(
                 "limits": limits,
                 "readiness": readiness,
                 "watch": watch,
+                "mcp": tools,
                 "conversions": _turnstile(settings),
                 "metrics": metrics,
                 "gauges": gauges_of(rag.runtime, doorbell),

@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import re
+from collections.abc import Sequence
 from typing import Annotated, Final
 
 import numpy as np
@@ -16,10 +17,10 @@ from ragcore.errors import (
     Unavailable,
 )
 from ragcore.flows.embedding import Embedding
-from ragcore.model import Collection, Vector
+from ragcore.model import Collection, Message, Vector
 from ragcore.rag import Rag
 from ragcore.steps.fingerprints import require_same_embedding
-from ragcore_api.chat import Chat, ChatStream
+from ragcore_api.chat import Chat, ChatStream, without_sources
 from ragcore_api.deps import Caller, QueryCaller, RagDep
 from ragcore_api.errors import problems
 from ragcore_api.schemas.openai import (
@@ -41,6 +42,7 @@ router = APIRouter(prefix="/v1", tags=["openai"])
 _PREFIX: Final = "ragcore/"
 _MODEL: Final = re.compile(r"ragcore/([a-z0-9_-]{1,48})")
 _LONGEST_QUESTION: Final = 100_000
+_MOST_TURNS: Final = 100
 _MOST_CHARACTERS: Final = 500_000
 _OPEN_WEBUI: Final = "x-openwebui-"
 """What the headers begin with by which Open WebUI tells of its user and chat."""
@@ -127,10 +129,10 @@ async def create_chat_completion(
     is streamed them as `event` lines instead, which other clients would not understand.
     """
     collection = _collection_named(asked.model, caller)
-    question = _question_in(asked.messages)
+    history, question = _conversation_in(asked.messages)
     chat = Chat.about(question, model=asked.model)
     if not asked.stream:
-        answer = await rag.ask(question, collection=collection)
+        answer = await rag.ask(question, collection=collection, history=history)
         return Response(chat.whole(answer).model_dump_json(), media_type="application/json")
     options = asked.stream_options
     stream = ChatStream(
@@ -138,7 +140,7 @@ async def create_chat_completion(
         includes_usage=options is not None and options.include_usage is True,
         is_open_webui=any(name.startswith(_OPEN_WEBUI) for name in request.headers),
     )
-    events = rag.ask_stream(question, collection=collection)
+    events = rag.ask_stream(question, collection=collection, history=history)
     # The first event comes before the status: what can't be answered at all is an error.
     first = await anext(events)
     return EventSourceResponse(
@@ -146,11 +148,28 @@ async def create_chat_completion(
     )
 
 
-def _question_in(messages: list[ChatMessageIn]) -> str:
-    """Return what the user asked last. Raises InvalidInput."""
-    asked = next((message for message in reversed(messages) if message.role == "user"), None)
-    if asked is None:
+def _conversation_in(messages: Sequence[ChatMessageIn]) -> tuple[Sequence[Message], str]:
+    """Return the latest turns before the user's last message, and the question it asks.
+
+    What the system and tools say is no part of it. Raises InvalidInput.
+    """
+    places = [place for place, message in enumerate(messages) if message.role == "user"]
+    if not places:
         raise InvalidInput("no message has the role 'user': there is no question")
+    turns = [turn for message in messages[: places[-1]] if (turn := _turn(message))]
+    return turns[-_MOST_TURNS:], _question_in(messages[places[-1]])
+
+
+def _turn(message: ChatMessageIn) -> Message | None:
+    text = _text_of(message)
+    if message.role == "user" and text:
+        return Message("user", text)
+    if message.role == "assistant" and text:
+        return Message("assistant", without_sources(text))
+    return None
+
+
+def _question_in(asked: ChatMessageIn) -> str:
     if isinstance(asked.content, list):
         kinds = {part.type for part in asked.content} - {"text"}
         if kinds:

@@ -10,7 +10,7 @@ from fastapi import Request
 from ragcore.errors import ModelUnavailable
 from ragcore.model import Answer, AnswerEvent, AnswerPassages, AnswerText, Passage, Place
 from ragcore.steps.citing import check_citations
-from ragcore_api.chat import Chat, ChatStream, open_webui_sources, sources_of
+from ragcore_api.chat import Chat, ChatStream, open_webui_sources, sources_of, without_sources
 from ragcore_api.streams import told
 
 PASSAGES = tuple(
@@ -46,6 +46,13 @@ def test_each_marker_has_one_line_in_order_of_the_markers() -> None:
         "\n\nSources:\n- [1] Winter timetable, p. 3\n- [3] Winter, p. 5"
     )
     assert sources_of(answer_of("Nothing is known."), language="en") == ""
+
+
+def test_the_list_of_sources_can_be_taken_off_again() -> None:
+    answer = answer_of("Number 3 is here [3].")
+    for language in ("en", "ru"):
+        assert without_sources(answer.text + sources_of(answer, language=language)) == answer.text
+    assert without_sources("Sources:\n\nthe sea") == "Sources:\n\nthe sea"
 
 
 def test_the_nth_source_of_open_webui_is_what_marker_n_stands_for() -> None:

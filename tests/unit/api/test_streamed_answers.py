@@ -9,7 +9,6 @@ from fastapi import Request
 from ragcore.errors import ModelUnavailable
 from ragcore.model import AnswerEvent, AnswerPassages, AnswerText
 from ragcore_api.routes.questions import _sse
-from ragcore_api.schemas.questions import QueryIn
 
 REQUEST = Request(
     {"type": "http", "method": "POST", "path": "/query", "headers": [], "server": ("test", 80),
@@ -37,7 +36,7 @@ async def test_a_failure_is_the_last_event(
         finally:
             closed = True
 
-    events = [e async for e in _sse(AnswerPassages(()), failing(), QueryIn(question="?"), REQUEST)]
+    events = [e async for e in _sse(AnswerPassages(()), failing(), REQUEST)]
     assert [event.event for event in events] == ["passages", "token", "error"]
     problem = json.loads(events[-1].data)
     assert (problem["status"], problem["code"], problem["request_id"]) == (status, code, "r-1")
