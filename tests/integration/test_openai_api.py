@@ -12,7 +12,9 @@ import pytest
 
 from apis import ADMIN, Api, running_api
 from conftest import TestServer
+from fakes.ollama import Chat, FakeModel, FakeOllama
 from ragcore.embedded import EmbeddedServers
+from ragcore.settings import GenerationSettings, OllamaSettings
 
 FERRY = "On Sundays the last ferry leaves at 21:40. The lighthouse was built in 1874."
 QUESTION = "When does the last ferry leave on Sundays?"
@@ -205,6 +207,78 @@ def test_open_webui_is_told_sources_and_states_as_events(api: Api) -> None:
     assert "21:40" in source["document"][0]
     pieces = [line["choices"][0]["delta"].get("content", "") for line in sent if "choices" in line]
     assert "Sources" not in "".join(pieces)
+
+
+# --- with a language model -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def scripted() -> Iterator[FakeOllama]:
+    with FakeOllama(FakeModel("llama3.2:latest", architecture="llama")) as fake:
+        yield fake
+
+
+@pytest.fixture(scope="module")
+def worded(
+    postgres_server: TestServer,
+    migrated_template: str,
+    embedded: EmbeddedServers,
+    scripted: FakeOllama,
+) -> Iterator[openai.OpenAI]:
+    """A client of an API whose answers are worded by the scripted model."""
+    with running_api(
+        postgres_server,
+        template=migrated_template,
+        redis_url=embedded.redis_url,
+        generation=GenerationSettings(provider="ollama", context_tokens=2048, answer_tokens=512),
+        ollama=OllamaSettings(url=scripted.url),
+    ) as api:
+        api.ingest(FERRY, document_id="ferry", title="Winter timetable")
+        with client_of(api, ADMIN) as client:
+            yield client
+
+
+def test_a_follow_up_is_understood_by_the_turns_before_it(
+    worded: openai.OpenAI, scripted: FakeOllama
+) -> None:
+    scripted.requests.clear()
+    meant = "When was the lighthouse built?"
+    scripted.chats.extend([meant, "The lighthouse was built in 1874 [1]."])
+    completion = worded.chat.completions.create(
+        model="ragcore/default",
+        messages=[
+            {"role": "system", "content": "You are a pirate."},
+            {"role": "user", "content": QUESTION},
+            {"role": "assistant", "content": "At 21:40 [1].\n\nSources:\n- [1] Winter timetable"},
+            {"role": "user", "content": "And the lighthouse?"},
+        ],
+    )
+    assert (completion.choices[0].message.content or "").startswith("The lighthouse was built in")
+    assert completion.usage is not None
+    usage = completion.usage
+    assert usage.total_tokens == usage.prompt_tokens + usage.completion_tokens > 0
+    _, answering = scripted.asked
+    assert answering[-1]["content"].endswith(meant)
+    assert [message["content"] for message in answering[1:-1]] == [QUESTION, "At 21:40."]
+
+
+def test_an_answer_that_breaks_off_is_followed_by_another(
+    worded: openai.OpenAI, scripted: FakeOllama
+) -> None:
+    scripted.chats.append(Chat("The last ferry leaves at noon, they say", ends="cut"))
+    with worded.chat.completions.create(
+        model="ragcore/default",
+        messages=[{"role": "user", "content": QUESTION}],
+        stream=True,
+        stream_options={"include_usage": True},
+    ) as stream:
+        chunks = list(stream)
+    text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
+    begun, _, rest = text.partition("\n\n")
+    assert begun.startswith("The last ferry")
+    assert rest.startswith("On Sundays the last ferry leaves at 21:40.")
+    assert rest.endswith("Sources:\n- [1] Winter timetable")
+    assert chunks[-2].choices[0].finish_reason == "stop"
 
 
 # --- embeddings ----------------------------------------------------------------------------
