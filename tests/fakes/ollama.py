@@ -253,6 +253,7 @@ def _not_found(body: dict[str, Any]) -> Reply:
 def _handler(fake: FakeOllama) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True  # as in the real one: a stream of small writes
 
         def do_GET(self) -> None:
             self._reply({})

@@ -146,6 +146,15 @@ async def test_a_decline_that_cites_is_one_all_the_same(
     assert answer.no_answer_reason == "not_in_passages"
 
 
+async def test_what_is_made_up_without_a_number_is_told_on(
+    ollama: FakeOllama, answerer: GeneratedAnswerer
+) -> None:
+    ollama.chats.append("The passages do not say. Perhaps it was built by dragons.")
+    answer = await answerer.answer("Who built the ferry?", [FERRY])
+    assert answer.no_answer_reason == "not_in_passages"
+    assert answer.warnings == ("no passage bears this out: 'Perhaps it was built by dragons.'",)
+
+
 async def test_an_answer_that_forgot_its_numbers_is_an_answer(
     ollama: FakeOllama, answerer: GeneratedAnswerer
 ) -> None:

@@ -172,8 +172,6 @@ def _checked(
         text = believed_text(text, judged)
         if not text:
             reason, text = "not_in_passages", declined_text("not_in_passages", language)
-    elif reason is not None:
-        doubtful = []  # nothing is claimed
     fault = "left out, since no passage bears it out" if is_strict else "no passage bears this out"
     return _Checked(
         text=text,
