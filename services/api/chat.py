@@ -118,7 +118,7 @@ class ChatStream:
 
 def _line(data: Mapping[str, Any]) -> ServerSentEvent:
     # Lines end in \n: many clients split the stream by hand, at blank lines made of just that.
-    return ServerSentEvent(json.dumps(data, ensure_ascii=False), sep="\n")
+    return ServerSentEvent(json.dumps(data), sep="\n")
 
 
 def usage_of(usage: Usage) -> ChatUsageOut:

@@ -17,7 +17,7 @@ LogFormat = Literal["human", "json"]
 
 _about: ContextVar[Mapping[str, str]] = ContextVar("ragcore_log_fields")
 
-_NOISY: Final = ("dramatiq", "httpx", "httpcore", "docling", "urllib3")
+_NOISY: Final = ("dramatiq", "httpx", "httpcore", "docling", "urllib3", "mcp")
 """Libraries that tell of every step at `info`: only their warnings are of use to an operator."""
 
 _STANDARD: Final = (

@@ -70,6 +70,7 @@ async def test_the_tools_say_what_they_are_for(api: Api) -> None:
     ]  # fmt: skip
     for tool in tools.values():
         assert tool.description
+        assert "\n  " not in tool.description
         assert tool.output_schema
         assert tool.annotations
         assert "call" not in tool.input_schema["properties"]
