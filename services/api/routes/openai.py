@@ -3,7 +3,7 @@
 import asyncio
 import base64
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Final
 
 import numpy as np
@@ -195,9 +195,10 @@ def _text_of(message: ChatMessageIn) -> str:
     "/embeddings",
     operation_id="create_embeddings",
     summary="Embed texts",
+    response_model=EmbeddingsOut,
     responses=_PROBLEMS,
 )
-async def create_embeddings(asked: EmbeddingsIn, rag: RagDep, caller: QueryCaller) -> EmbeddingsOut:
+async def create_embeddings(asked: EmbeddingsIn, rag: RagDep, caller: QueryCaller) -> Response:
     """Return a unit vector for each text, by the embedding model of a collection.
 
     A text that is too long for the model is read in parts. Nothing is stored.
@@ -212,7 +213,18 @@ async def create_embeddings(asked: EmbeddingsIn, rag: RagDep, caller: QueryCalle
         vectors = [await embedding.embed_query(text) for text in texts]
     else:
         vectors = list(await embedding.embed_documents(texts))
-    tokens = await asyncio.to_thread(lambda: sum(map(embedding.count_tokens, texts)))
+    # In a thread: the numbers of two thousand vectors are fifteen megabytes.
+    answer = await asyncio.to_thread(_written, asked, texts, vectors, embedding.count_tokens)
+    return Response(answer, media_type="application/json")
+
+
+def _written(
+    asked: EmbeddingsIn,
+    texts: Sequence[str],
+    vectors: Sequence[Vector],
+    count_tokens: Callable[[str], int],
+) -> str:
+    tokens = sum(map(count_tokens, texts))
     encode = _in_base64 if asked.encoding_format == "base64" else _as_numbers
     return EmbeddingsOut(
         data=[
@@ -221,7 +233,7 @@ async def create_embeddings(asked: EmbeddingsIn, rag: RagDep, caller: QueryCalle
         ],
         model=asked.model,
         usage=EmbeddingsUsageOut(prompt_tokens=tokens, total_tokens=tokens),
-    )
+    ).model_dump_json()
 
 
 async def _require_model(rag: Rag, collection: str, dimensions: int | None) -> None:
