@@ -22,9 +22,10 @@ RENEW_EVERY = timedelta(seconds=2)
 BACKOFF = tuple(timedelta(seconds=s) for s in (1, 5, 30, 120, 600))
 """Waits before the second, third … attempt at a job whose failure may pass; then it fails."""
 
-MOST_CRASHES = 5
+MOST_CRASHES = 8
 """Workers that may die over one job. Not fewer: where workers are killed for other reasons, every
-job in their hands counts as a suspect, and a harmless one should get through."""
+job in their hands counts as a suspect, and a harmless one should get through. Of a thousand
+documents under 300 kills, three had met 5 (benchmarks/faults.py)."""
 
 HAND_IN = tuple(timedelta(seconds=s) for s in (0.5, 1, 2, 4, 8))
 """Waits before it is tried again to record how a job ended, when the database is away."""

@@ -28,9 +28,12 @@ READER_VERSION = 1
 """Raise it when the same bytes come out as other text than before."""
 
 
-_READINGS = 4
+_READINGS = 6
 """A file is given up when its child was killed so often. What the machine killed for want of memory
 it kills again; more often than not it is somebody's doing, and no fault of the file's."""
+
+_PAUSE_SECONDS = 0.25
+"""Before it is read for the second time, four times as long before the third …"""
 
 _CLOSED = "the converter is closed; open another one"
 
@@ -114,6 +117,7 @@ class DoclingConverter:
                 if killed == _READINGS:
                     raise ConversionFailed(f"{error}, as it was {killed} times in a row") from error
                 log.warning("%s; the file is read again", error)
+                await asyncio.sleep(_PAUSE_SECONDS * 4 ** (killed - 1))
 
     @asynccontextmanager
     async def _seat(self, *, is_small: bool) -> "AsyncIterator[_Seat]":
