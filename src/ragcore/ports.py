@@ -373,10 +373,12 @@ class Catalog(Protocol):
         """
         ...
 
-    async def release_expired(self) -> Sequence[Job]:
+    async def release_expired(self, *, pause: timedelta = timedelta()) -> Sequence[Job]:
         """Give jobs whose lease ran out back to the queue and return them. Safe to repeat.
 
-        Counts as a crash of the worker, until that says by `survived` that it lives.
+        Counts as a crash of the worker, until that says by `survived` that it lives. From its
+        second crash on a job waits for about `pause`, doubled each time and never quite the same:
+        those that only shared a worker with the one at fault then run apart from it.
         """
         ...
 

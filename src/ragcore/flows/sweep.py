@@ -2,12 +2,16 @@
 
 import logging
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Protocol
 from uuid import UUID
 
 from ragcore.ports import Catalog
 
 log = logging.getLogger(__name__)
+
+CRASH_PAUSE = timedelta(seconds=3)
+"""What a job waits that lost its worker for the second time, doubled for the third …"""
 
 
 class Bells(Protocol):
@@ -31,10 +35,11 @@ class Sweep:
     catalog: Catalog
     doorbell: Bells
     at_most: int = 100
+    pause: timedelta = CRASH_PAUSE
 
     async def __call__(self) -> int:
         """Return how many rings were made. Raises StoreUnavailable, QueueUnavailable."""
-        for job in await self.catalog.release_expired():
+        for job in await self.catalog.release_expired(pause=self.pause):
             log.warning("job %s was left by its worker; it waits again", job.job_id)
         waiting = await self.catalog.waiting(limit=self.at_most)
         if not waiting:

@@ -236,9 +236,10 @@ class PostgresCatalog:
             found = [row["job_id"] for row in await _all(connection, "failed_jobs", wanted)]
             return await _run_again(connection, found, ("failed",))
 
-    async def release_expired(self) -> Sequence[Job]:
+    async def release_expired(self, *, pause: timedelta = timedelta()) -> Sequence[Job]:
         async with self._transaction() as connection:
-            return [job_of(row) for row in await _all(connection, "release_expired", {})]
+            rows = await _all(connection, "release_expired", {"pause": pause})
+            return [job_of(row) for row in rows]
 
     async def waiting(self, *, limit: int = 100) -> Sequence[Job]:
         async with self._transaction() as connection:

@@ -116,7 +116,9 @@ WHERE job_id = %(job_id)s AND lease_token = %(token)s AND status = 'running';
 
 -- name: release_expired
 UPDATE ragcore.jobs
-SET status = 'queued', crashes = crashes + 1, run_after = now(),
+SET status = 'queued', crashes = crashes + 1,
+    run_after = now() + CASE crashes WHEN 0 THEN interval '0'
+                        ELSE %(pause)s * 2 ^ (crashes - 1) * (0.5 + random()) END,
     lease_owner = NULL, lease_token = NULL, lease_until = NULL
 WHERE job_id IN (
     SELECT job_id FROM ragcore.jobs

@@ -406,6 +406,15 @@ class CatalogContract:
         await catalog.put_in_place(third, indexed("one"))
         await catalog.survived(lost)  # too late: nothing happens
 
+    async def test_a_job_that_lost_several_workers_waits(self, catalog: Catalog) -> None:
+        job = (await catalog.submit(submission("one"))).job
+        for _ in range(2):  # the first time it is taken over at once
+            await claimed(catalog, job.job_id, lease=timedelta(seconds=-1))
+            (released,) = await catalog.release_expired(pause=timedelta(hours=1))
+            assert released.status == "queued"
+        assert await catalog.waiting() == []
+        assert await catalog.claim(owner="w", lease=timedelta(seconds=1)) is None
+
     # --- once more -------------------------------------------------------------------------
 
     @pytest.mark.parametrize("ending", ["failed", "cancelled"])

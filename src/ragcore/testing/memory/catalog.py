@@ -1,5 +1,6 @@
 """The catalogue in memory: one event loop, no durability, the same answers."""
 
+import random
 from collections.abc import Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -277,12 +278,15 @@ class MemoryCatalog:
             self._run_again(task, entry)
         return [task.job for task, _ in found[:limit]]
 
-    async def release_expired(self) -> Sequence[Job]:
+    async def release_expired(self, *, pause: timedelta = timedelta()) -> Sequence[Job]:
         expired = [t for t in self.tasks.values() if _is_expired(t)]
         for task in expired:
             task.token = task.lease_until = None
             task.crashes += 1
             task.run_after = _now()
+            if task.crashes > 1:
+                factor = 2 ** (task.crashes - 2) * random.uniform(0.5, 1.5)
+                task.run_after += pause * factor
             task.job = replace(task.job, status="queued")
         return [task.job for task in expired]
 
