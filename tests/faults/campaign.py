@@ -183,7 +183,7 @@ def _rest(plan: Plan, choice: random.Random, started: float, report: Report) -> 
     share = report.total_kills / plan.kills
     ahead = started + share * _SPREAD * plan.longest_seconds - time.monotonic()
     mean = _SPREAD * plan.longest_seconds / plan.kills
-    return max(0.1 * mean, min(ahead, 3 * mean)) * choice.uniform(0.5, 1.5)
+    return max(0.5 * mean, min(ahead, 3 * mean)) * choice.uniform(0.5, 1.5)
 
 
 def _raise_failure(clients: list[Client]) -> None:
