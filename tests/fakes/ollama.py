@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
@@ -289,7 +290,9 @@ def _handler(fake: FakeOllama) -> type[BaseHTTPRequestHandler]:
             if stream.chat.ends == "garbage":
                 self._chunk(b"<html>502</html>\n")
             if stream.chat.ends == "never":
-                self.connection.recv(1)  # nothing more comes from a client but its end
+                # Nothing more comes from a client but its end: a reset, if it left lines unread.
+                with suppress(ConnectionResetError):
+                    self.connection.recv(1)
                 fake.hung_up.set()
             if stream.chat.ends in ("cut", "never"):
                 self.close_connection = True
