@@ -28,12 +28,10 @@ READER_VERSION = 1
 """Raise it when the same bytes come out as other text than before."""
 
 
-_READINGS = 6
-"""A file is given up when its child was killed so often. What the machine killed for want of memory
-it kills again; more often than not it is somebody's doing, and no fault of the file's."""
-
-_PAUSE_SECONDS = 0.25
-"""Before it is read for the second time, four times as long before the third …"""
+_PAUSES_SECONDS = (0.25, 1.0, 4.0, 4.0, 4.0)
+"""Before a file is read for the second time, the third …: whoever kills may be at it still. After
+the last one it is given up. What the machine killed for want of memory it kills again; more often
+than not it is somebody's doing, and no fault of the file's."""
 
 _CLOSED = "the converter is closed; open another one"
 
@@ -114,10 +112,10 @@ class DoclingConverter:
                     return await seat.convert(order, progress, is_small=is_small)
             except ChildKilled as error:
                 killed += 1
-                if killed == _READINGS:
+                if killed > len(_PAUSES_SECONDS):
                     raise ConversionFailed(f"{error}, as it was {killed} times in a row") from error
                 log.warning("%s; the file is read again", error)
-                await asyncio.sleep(_PAUSE_SECONDS * 4 ** (killed - 1))
+                await asyncio.sleep(_PAUSES_SECONDS[killed - 1])
 
     @asynccontextmanager
     async def _seat(self, *, is_small: bool) -> "AsyncIterator[_Seat]":

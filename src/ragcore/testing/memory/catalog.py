@@ -285,7 +285,7 @@ class MemoryCatalog:
             task.crashes += 1
             task.run_after = _now()
             if task.crashes > 1:
-                factor = 2 ** (task.crashes - 2) * random.uniform(0.5, 1.5)
+                factor = 2 ** (task.crashes - 2) * random.uniform(0.5, 1.5)  # noqa: S311
                 task.run_after += pause * factor
             task.job = replace(task.job, status="queued")
         return [task.job for task in expired]
