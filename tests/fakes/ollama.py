@@ -12,7 +12,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Literal, Self
@@ -270,7 +269,9 @@ def _handler(fake: FakeOllama) -> type[BaseHTTPRequestHandler]:
                 else:
                     self._whole(answer)
             except OSError:
-                self.close_connection = True  # the client gave up waiting
+                self.close_connection = True  # the client gave up waiting, or left lines unread
+                if isinstance(answer, Stream):
+                    fake.hung_up.set()
 
         def _whole(self, reply: Reply) -> None:
             content = json.dumps(reply.body).encode()
@@ -290,9 +291,7 @@ def _handler(fake: FakeOllama) -> type[BaseHTTPRequestHandler]:
             if stream.chat.ends == "garbage":
                 self._chunk(b"<html>502</html>\n")
             if stream.chat.ends == "never":
-                # Nothing more comes from a client but its end: a reset, if it left lines unread.
-                with suppress(ConnectionResetError):
-                    self.connection.recv(1)
+                self.connection.recv(1)  # nothing more comes from a client but its end
                 fake.hung_up.set()
             if stream.chat.ends in ("cut", "never"):
                 self.close_connection = True
