@@ -40,7 +40,7 @@ from ragcore_api.schemas.mcp import (
     ToolCitation,
     ToolPassage,
 )
-from ragcore_api.schemas.values import CollectionName, DocumentId
+from ragcore_api.schemas.values import MOST_QUESTION_CHARACTERS, CollectionName, DocumentId
 from ragcore_api.watching import JobWatch
 
 _INSTRUCTIONS: Final = """\
@@ -53,7 +53,13 @@ log = logging.getLogger(__name__)
 
 Call = Context[Any, Request]
 Question = Annotated[
-    str, Field(min_length=1, max_length=100_000, pattern=r"\S", description="In any language.")
+    str,
+    Field(
+        min_length=1,
+        max_length=MOST_QUESTION_CHARACTERS,
+        pattern=r"\S",
+        description="In any language.",
+    ),
 ]
 Collection = Annotated[
     CollectionName | None, Field(description="Name of a set of documents; null: the usual one.")

@@ -34,14 +34,13 @@ from ragcore_api.schemas.openai import (
     ModelOut,
     ModelsOut,
 )
-from ragcore_api.schemas.values import CollectionName
+from ragcore_api.schemas.values import MOST_QUESTION_CHARACTERS, CollectionName
 from ragcore_api.streams import told
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
 _PREFIX: Final = "ragcore/"
 _MODEL: Final = re.compile(r"ragcore/([a-z0-9_-]{1,48})")
-_LONGEST_QUESTION: Final = 100_000
 _MOST_TURNS: Final = 100
 _MOST_CHARACTERS: Final = 500_000
 _OPEN_WEBUI: Final = "x-openwebui-"
@@ -177,8 +176,8 @@ def _question_in(asked: ChatMessageIn) -> str:
     question = _text_of(asked)
     if not question.strip():
         raise InvalidInput("the last message of the user is empty: there is no question")
-    if len(question) > _LONGEST_QUESTION:
-        raise InvalidInput(f"the question is over {_LONGEST_QUESTION} characters")
+    if len(question) > MOST_QUESTION_CHARACTERS:
+        raise InvalidInput(f"the question is over {MOST_QUESTION_CHARACTERS} characters")
     return question
 
 

@@ -5,7 +5,14 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 from ragcore.model import NoAnswerReason, SearchMode
-from ragcore_api.schemas.values import Box, CollectionName, In, Out, examples
+from ragcore_api.schemas.values import (
+    MOST_QUESTION_CHARACTERS,
+    Box,
+    CollectionName,
+    In,
+    Out,
+    examples,
+)
 
 _Collections = Annotated[list[CollectionName], Field(min_length=1, max_length=20)]
 
@@ -33,7 +40,7 @@ class SearchIn(In):
 
     question: str = Field(
         min_length=1,
-        max_length=100_000,
+        max_length=MOST_QUESTION_CHARACTERS,
         pattern=r"\S",
         examples=["When does the last ferry leave on Sundays?"],
     )

@@ -1,6 +1,6 @@
 """What schemas are made of, and the shape of an error."""
 
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Final, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,6 +12,10 @@ Box = tuple[float, float, float, float]
 def examples(*values: Any) -> ConfigDict:
     """Return the configuration of a schema that shows these values in the OpenAPI document."""
     return ConfigDict(json_schema_extra={"examples": list(values)})
+
+
+MOST_QUESTION_CHARACTERS: Final = 10_000
+"""All of a question is embedded, at about a second of processor time for so many."""
 
 
 class In(BaseModel):
