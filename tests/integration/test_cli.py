@@ -275,6 +275,8 @@ def test_watching_ingests_a_changed_file_again_until_interrupted(cli: Cli) -> No
         cwd=cli.folder,
         stdout=subprocess.PIPE,
         text=True,
+        # A shell has what it starts in the background ignore Ctrl-C, and so would our child.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     ) as process:
         try:
             first = next_line(process)
