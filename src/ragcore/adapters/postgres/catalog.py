@@ -144,7 +144,12 @@ class PostgresCatalog:
             outcome = await _outcome_without_work(connection, lease, current)
             if outcome is None:
                 return None
-            return await _drop_version(connection, lease, outcome, current)
+            settled = await _drop_version(connection, lease, outcome, current)
+            if outcome == "superseded":
+                return settled
+            older = await _supersede_older(connection, lease)
+            await _exchange_sequences(connection, lease, current)
+            return Settled(outcome, (*settled.retired, *older))
 
     async def put_in_place(self, lease: Lease, version: IndexedVersion) -> Settled:
         async with self._transaction() as connection:
@@ -177,12 +182,8 @@ class PostgresCatalog:
                 vectors=version.vectors,
             )
             await _promote(connection, lease, version, current)
-            older = await _all(
-                connection,
-                "supersede_older",
-                {"document_no": lease.document_no, "sequence": lease.sequence},
-            )
-            retired = {current["version_id"], *(row["version_id"] for row in older)} - {None}
+            older = await _supersede_older(connection, lease)
+            retired = {current["version_id"], *older} - {None}
             return Settled(outcome, tuple(retired))
 
     async def fail(self, lease: Lease, failure: JobFailure) -> None:
@@ -667,6 +668,29 @@ async def _drop_version(
     state = {"version_id": lease.version_id, "state": "superseded"}
     await connection.execute(SQL["retire_version"], state)
     return Settled(outcome, (lease.version_id,))
+
+
+async def _supersede_older(connection: Connection, lease: Lease) -> Sequence[UUID]:
+    """End the older jobs of the document that nobody holds; return their versions."""
+    wanted = {"document_no": lease.document_no, "sequence": lease.sequence}
+    return [row["version_id"] for row in await _all(connection, "supersede_older", wanted)]
+
+
+async def _exchange_sequences(
+    connection: Connection, lease: Lease, current: Mapping[str, Any]
+) -> None:
+    """Make the version in place as new as the repeat of its bytes that has just arrived.
+
+    What was sent between the two, and is still on its way, is then older than what is in place.
+    """
+    repeat, in_place = lease.version_id, current["version_id"]
+    for version_id, sequence in (
+        (repeat, -lease.sequence),  # out of the way: numbers are unique
+        (in_place, lease.sequence),
+        (repeat, current["sequence"]),
+    ):
+        values = {"version_id": version_id, "sequence": sequence}
+        await connection.execute(SQL["renumber_version"], values)
 
 
 async def _finish(

@@ -166,6 +166,9 @@ FROM ragcore.versions WHERE version_id = %(version_id)s;
 -- name: retire_version
 UPDATE ragcore.versions SET state = %(state)s WHERE version_id = %(version_id)s;
 
+-- name: renumber_version
+UPDATE ragcore.versions SET sequence = %(sequence)s WHERE version_id = %(version_id)s;
+
 -- name: promote_version
 UPDATE ragcore.versions
 SET state = 'current', fingerprint = coalesce(%(fingerprint)s, fingerprint), chunks = %(chunks)s,

@@ -186,6 +186,32 @@ class CatalogContract:
         assert settled is not None
         assert (settled.outcome, settled.retired) == ("unchanged", (lease.version_id,))
 
+    async def test_what_was_sent_between_repeats_does_not_replace_the_last(
+        self, catalog: Catalog
+    ) -> None:
+        first = (await catalog.submit(submission("one", priority=1))).job
+        between = (await catalog.submit(submission("two"))).job
+        again = (await catalog.submit(submission("one", priority=1))).job
+        await catalog.put_in_place(await claimed(catalog, first.job_id), indexed("one"))
+        lease = await claimed(catalog, again.job_id)
+        settled = await catalog.settle_repeated(lease)
+        assert settled is not None
+        assert settled.outcome == "unchanged"
+        assert (await catalog.job(between.job_id)).outcome == "superseded"
+        assert len(settled.retired) == 2
+        assert next(v.state for v in await catalog.versions("default", "a")) == "current"
+
+    async def test_what_another_holds_between_repeats_does_not_replace_the_last(
+        self, catalog: Catalog
+    ) -> None:
+        first = (await catalog.submit(submission("one"))).job
+        between = (await catalog.submit(submission("two"))).job
+        again = (await catalog.submit(submission("one"))).job
+        held = await claimed(catalog, between.job_id)
+        await catalog.put_in_place(await claimed(catalog, first.job_id), indexed("one"))
+        await catalog.settle_repeated(await claimed(catalog, again.job_id))
+        assert (await catalog.put_in_place(held, indexed("two"))).outcome == "superseded"
+
     async def test_a_queued_repeat_that_says_more_updates(self, catalog: Catalog) -> None:
         first = (await catalog.submit(submission("one"))).job
         second = (await catalog.submit(submission("one", metadata={"year": 2}))).job

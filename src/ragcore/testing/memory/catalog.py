@@ -191,7 +191,11 @@ class MemoryCatalog:
         if not _same(current.submission, mine.submission):
             return None
         described = _describe(entry, mine.submission, sent_at=mine.created_at)
-        return self._drop(task, entry, "updated" if described else "unchanged")
+        settled = self._drop(task, entry, "updated" if described else "unchanged")
+        older = self._supersede_older(entry, mine.sequence)
+        # In place is now what came last: what was sent between the two is older.
+        mine.sequence, current.sequence = current.sequence, mine.sequence
+        return Settled(settled.outcome, (*settled.retired, *older))
 
     async def put_in_place(self, lease: Lease, version: IndexedVersion) -> Settled:
         task = self._held(lease)
