@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -33,6 +34,7 @@ def main() -> None:
     """Work until SIGTERM or SIGINT. Exits with 1 and one line when it can't start."""
     settings = Settings()
     logs.configure(level=settings.log_level, log_format=settings.log_format)
+    os.nice(settings.worker.niceness)
     try:
         asyncio.run(serve(settings))
     except RagError as error:

@@ -273,6 +273,13 @@ class WorkerSettings(_Group):
     grace_seconds: float = Field(
         default=10.0, ge=0, description="How long jobs may go on after SIGTERM."
     )
+    niceness: int = Field(
+        default=10,
+        ge=0,
+        le=19,
+        description="How far the worker and its children stand back for the processor, so that"
+        " questions go first.",
+    )
 
 
 class DiskSettings(_Group):
