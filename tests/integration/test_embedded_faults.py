@@ -164,6 +164,21 @@ def test_a_killed_supervisor_is_replaced_for_the_users_that_are_left(data_dir: P
         assert processes_of(data_dir)["valkey"] == before["valkey"]
 
 
+def test_a_supervisor_killed_while_postgres_recovers_is_replaced(data_dir: Path) -> None:
+    """PostgreSQL 18, told to end in order just then, never ends."""
+    with using(data_dir) as user:
+        write_row(user.database_url)
+        before = processes_of(data_dir)
+        with psycopg.connect(user.database_url) as connection:
+            os.kill(connection.info.backend_pid, signal.SIGKILL)
+            log = data_dir / "logs" / "postgres.log"
+            wait_until(lambda: "reinitializing" in log.read_text())
+            wait_until(lambda: log.read_text().count("database system was interrupted"))
+            os.kill(before["postgres.supervisor"], signal.SIGKILL)
+        wait_until(lambda: not is_running(before["postgres"]))
+        assert rows(user.database_url) == 1
+
+
 def test_a_killed_postgres_is_started_again_at_the_same_address(data_dir: Path) -> None:
     with using(data_dir) as user:
         write_row(user.database_url)
