@@ -87,9 +87,12 @@ def _print_quantiles(what: str, seconds: Sequence[float]) -> None:
 
 def _print_ledger(report: Report) -> None:
     ledger = report.ledger
-    print(f"\nacknowledged {ledger.acknowledged}: {dict(ledger.outcomes)}")
     print(
-        f"in place {ledger.documents} documents with {ledger.chunks} chunks, as a clean run has"
+        f"\nacknowledged {ledger.acknowledged} uploads of {ledger.documents} documents:"
+        f" {dict(ledger.outcomes)}"
+    )
+    print(
+        f"in place {ledger.in_place} documents with {ledger.chunks} chunks, as a clean run has"
         f" them; {ledger.deleted} deleted; {ledger.failed_as_they_must} unreadable files failed"
         f" with their code; {ledger.updates_failed} documents answer with an older version, as"
         f" they must; {ledger.orphans_swept} orphaned files swept\n"
@@ -111,8 +114,8 @@ def _complaints(report: Report) -> list[str]:
         found.append("the account does not balance")
     if report.total_kills < report.plan.kills:
         found.append(f"{report.total_kills} kills, not {report.plan.kills}: give it more minutes")
-    if report.ledger.acknowledged < report.plan.documents:
-        found.append(f"{report.ledger.acknowledged} documents, not {report.plan.documents}")
+    if report.ledger.documents < report.plan.documents:
+        found.append(f"{report.ledger.documents} documents, not {report.plan.documents}")
     if max(report.takeover_seconds, default=0) > _TAKEOVER_SECONDS:
         found.append(f"a killed worker's job waited more than {_TAKEOVER_SECONDS:.0f} s")
     if max(report.emptied_seconds, default=0) > _EMPTIED_SECONDS:

@@ -31,7 +31,7 @@ class Plan:
     seed: int
     kills: int
     documents: int
-    """New versions that have to be acknowledged."""
+    """Different ones that have to be acknowledged; new versions come on top."""
     longest_seconds: float
     """Of the killing: then it stops, whatever has been reached."""
     drain_seconds: float = 900.0
@@ -135,7 +135,7 @@ def _kill_while_documents_come(stack: Stack, log: Log, report: Report) -> None:
             _strike(name, stack, choice, report)
             _raise_failure(clients)
             time.sleep(_rest(plan, choice, started, report))
-        while log.acknowledged < plan.documents and time.monotonic() < stop_by:
+        while log.documents < plan.documents and time.monotonic() < stop_by:
             _raise_failure(clients)
             time.sleep(_TICK_SECONDS)
     finally:
@@ -151,7 +151,7 @@ def _kill_while_documents_come(stack: Stack, log: Log, report: Report) -> None:
 _SPREAD: Final = 0.8
 """Part of the time that the faults are spread over; the rest is for delays."""
 
-_HASTE: Final = 0.2
+_HASTE: Final = 0.1
 """Pause of a client, as a part of what it could afford if its requests took no time."""
 
 

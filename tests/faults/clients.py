@@ -69,10 +69,16 @@ class Log:
     """Requests that had to be sent again."""
 
     @property
+    def documents(self) -> int:
+        """Of which at least one version was acknowledged."""
+        return sum(bool(history.events) for history in list(self.histories.values()))
+
+    @property
     def acknowledged(self) -> int:
+        """Uploads that were answered with 202: new documents and new versions of them."""
         return sum(
             isinstance(event, Ingested)
-            for history in self.histories.values()
+            for history in list(self.histories.values())
             for event in history.events
         )
 

@@ -34,8 +34,11 @@ class Ledger:
     """The sums, and every discrepancy by its kind."""
 
     acknowledged: int = 0
+    """Uploads that were answered with 202."""
     documents: int = 0
-    """That had to be there at the end."""
+    """That these were versions of."""
+    in_place: int = 0
+    """Documents that had to be there at the end."""
     chunks: int = 0
     deleted: int = 0
     failed_as_they_must: int = 0
@@ -69,7 +72,7 @@ KINDS: Final = (
 
 async def account(stack: Stack, log: Log) -> Ledger:
     """Compare a drained, running stack with what its clients were told."""
-    ledger = Ledger(acknowledged=log.acknowledged)
+    ledger = Ledger(acknowledged=log.acknowledged, documents=log.documents)
     for what in log.wrongs:
         ledger.wrong("answers outside the contract", what)
     async with open_runtime(stack.settings) as runtime:
@@ -230,7 +233,7 @@ def _check_present(
     listed: Mapping[str, int],
     ledger: Ledger,
 ) -> None:
-    ledger.documents += 1
+    ledger.in_place += 1
     ledger.chunks += len(wanted)
     got = stored.get(document_id, [])
     if document_id not in listed:
