@@ -3,6 +3,7 @@
 import logging
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from http import HTTPStatus
+from typing import Any
 
 from fastapi import Request
 from sse_starlette import ServerSentEvent
@@ -12,6 +13,19 @@ from ragcore.model import AnswerEvent
 from ragcore_api.errors import INTERNAL, status_of
 
 log = logging.getLogger(__name__)
+
+
+def event_schema(*names: str, description: str) -> dict[str, Any]:
+    """Return the schema of one server-sent event of a stream that tells these, data in JSON."""
+    return {
+        "type": "object",
+        "description": description,
+        "required": ["event", "data"],
+        "properties": {
+            "event": {"type": "string", "enum": list(names)},
+            "data": {"type": "string", "description": "A JSON document."},
+        },
+    }
 
 
 async def told(

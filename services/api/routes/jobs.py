@@ -27,6 +27,7 @@ from ragcore_api.schemas.jobs import (
     JobsOut,
 )
 from ragcore_api.schemas.values import CollectionName, DocumentId
+from ragcore_api.streams import event_schema
 
 router = APIRouter(prefix="/jobs", tags=["jobs"])
 
@@ -44,7 +45,9 @@ _EVENTS: Final[dict[int | str, dict[str, Any]]] = {
         "service stops: connect again then.",
         "content": {
             "text/event-stream": {
-                "schema": {"type": "string"},
+                "schema": event_schema(
+                    "progress", "done", "error", description="One event of the stream."
+                ),
                 "example": 'event: progress\r\ndata: {"status": "running", "stage": "embedding", '
                 '"progress": 0.4}\r\n\r\n',
             }

@@ -27,7 +27,7 @@ from ragcore_api.schemas.questions import (
     TokenEvent,
 )
 from ragcore_api.schemas.values import Out
-from ragcore_api.streams import told
+from ragcore_api.streams import event_schema, told
 
 router = APIRouter(tags=["questions"])
 
@@ -66,14 +66,18 @@ async def search_passages(question: SearchIn, rag: RagDep, caller: QueryCaller) 
             "description": "The answer; with `stream`, events that tell of it on its way.",
             "content": {
                 "text/event-stream": {
-                    "schema": {
-                        "type": "string",
-                        "description": "Events in this order: `passages`, `token` (any number), "
+                    "schema": event_schema(
+                        "passages",
+                        "token",
+                        "citations",
+                        "done",
+                        "error",
+                        description="Events in this order: `passages`, `token` (any number), "
                         "`citations`, `done` (the whole answer, as without `stream`); or, at any "
                         "point, `error` (the shape of any error), which is the last. The tokens "
                         "joined are the answer, unless the language model failed midway: then "
                         "`done` holds another, made of the passages' own sentences.",
-                    }
+                    )
                 }
             },
         },
