@@ -103,14 +103,14 @@ def is_running(pid: int) -> bool:
     return state != "Z"
 
 
-def starting_children() -> list[int]:
-    """Process ids of our own conversion children, ready or not."""
-    found = []
+def children() -> set[int]:
+    """Process ids of all our own conversion children, ready or not."""
+    found = set()
     for path in Path("/proc").iterdir():
         with suppress(OSError):
             if path.name.isdigit() and b"docling.child" in (path / "cmdline").read_bytes():
                 parent = (path / "stat").read_text().rpartition(")")[2].split()[1]
-                found += [int(path.name)] if int(parent) == os.getpid() else []
+                found |= {int(path.name)} if int(parent) == os.getpid() else set()
     return found
 
 
@@ -234,10 +234,11 @@ async def test_a_file_whose_child_is_killed_is_read_again(
 async def test_a_child_killed_while_it_starts_is_replaced_unnoticed(
     open_converter: Open, files: Files
 ) -> None:
+    others = children()
     converter = open_converter(OPTIONS)
     reading = asyncio.create_task(converter.convert(files.good()))
-    await until(lambda: bool(starting_children()))
-    for pid in starting_children():
+    await until(lambda: bool(children() - others))
+    for pid in children() - others:
         os.kill(pid, signal.SIGKILL)
     assert "harbour" in text_of(await reading)
 
