@@ -20,6 +20,7 @@ from psycopg.rows import dict_row
 
 import corpus
 from loading import database, fill, held
+from ragcore.adapters.postgres import session
 from ragcore.adapters.postgres.collections import PostgresCollections
 from ragcore.adapters.postgres.pool import Connection, Pool, describe_server, open_pool
 from ragcore.adapters.postgres.search import Search
@@ -132,7 +133,9 @@ async def _search(
     )
     query, values = search.statement()
     async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        await cursor.execute(*search.settings(await describe_server(connection)))
+        server = await describe_server(connection)
+        if (settings := session.of_search(server, vector_limit=TOP_K)) is not None:
+            await cursor.execute(*settings)
         milliseconds = await _sql_time(connection, query, values)
         await cursor.execute(query, values)
         found = await cursor.fetchall()

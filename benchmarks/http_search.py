@@ -27,7 +27,6 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import numpy as np
-from psycopg.rows import dict_row
 from pydantic import SecretStr
 
 import corpus
@@ -35,6 +34,7 @@ from hybrid_100k import provide, provide_peer
 from load import Connection, Load, post_for
 from loading import database
 from ragcore import Rag
+from ragcore.adapters.postgres.chunks import rows_of
 from ragcore.adapters.postgres.pool import describe_server
 from ragcore.adapters.postgres.search import Search
 from ragcore.embedded import embedded_servers
@@ -113,11 +113,7 @@ async def _report_overhead(settings: Settings, name: str, api: Server, count: in
                 exact_rows=settings.search.exact_rows,
                 postings=30_000,  # as PostgresChunks has it
             )
-            async with connection.pipeline():
-                await connection.execute(*search.settings(server))
-                cursor = connection.cursor(row_factory=dict_row)
-                await cursor.execute(*search.statement())
-                await cursor.fetchall()
+            await rows_of(search, connection, server)
 
         await run_bare("warm")
         over_http = await Connection.open(api.port, key=KEY)

@@ -121,13 +121,10 @@ async def _by_words(pool: Pool, name: str, text: str, limit: int) -> tuple[Seque
 
 
 async def _run(connection: AsyncConnection[Any], search: Search) -> list[Mapping[str, Any]]:
-    from psycopg.rows import dict_row
+    from ragcore.adapters.postgres.chunks import rows_of
 
-    query, values = search.statement()
-    async with connection.transaction(), connection.cursor(row_factory=dict_row) as cursor:
-        await connection.execute(*search.settings(await describe_server(connection)))
-        await cursor.execute(query, values)
-        return list(await cursor.fetchall())
+    async with connection.transaction():
+        return list(await rows_of(search, connection, await describe_server(connection)))
 
 
 def _npl() -> tuple[Mapping[str, str], Mapping[str, set[str]]]:

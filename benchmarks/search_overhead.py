@@ -15,12 +15,12 @@ import time
 from collections.abc import Awaitable, Callable
 from itertools import islice
 
-from psycopg.rows import dict_row
 from pydantic import SecretStr
 
 import corpus
 from loading import database, fill
 from ragcore import Rag
+from ragcore.adapters.postgres.chunks import rows_of
 from ragcore.adapters.postgres.pool import describe_server
 from ragcore.adapters.postgres.search import Search
 from ragcore.runtime import Runtime
@@ -52,11 +52,7 @@ async def main(chunk_count: int, question_count: int, *, mixed: bool) -> None:
                     exact_rows=rag.runtime.settings.search.exact_rows,
                     postings=30_000,  # as PostgresChunks has it
                 )
-                async with connection.pipeline():
-                    await connection.execute(*search.settings(server))
-                    cursor = connection.cursor(row_factory=dict_row)
-                    await cursor.execute(*search.statement())
-                    await cursor.fetchall()
+                await rows_of(search, connection, server)
 
             for one, other in zip(questions[::2], questions[1::2], strict=False):
                 whole.append(await _timed(rag.search, one))

@@ -5,6 +5,7 @@ import pytest
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
+from pooling import pooler
 from ragcore.adapters.postgres.chunks import (
     PostgresChunks,
     copy_chunks,
@@ -86,5 +87,15 @@ class TestPostgresChunksThroughTheIndex(ChunkStoreContract):
     @pytest.fixture
     async def chunks(self, database_url: str) -> AsyncIterator[InPostgres]:
         async with open_pool(database_url, size=2) as pool:
+            await PostgresCollections(pool).open(COLLECTION, embedding=SPEC, chunker="test")
+            yield InPostgres(pool, exact_rows=0, postings=1)
+
+
+class TestPostgresChunksBehindAPooler(ChunkStoreContract):
+    """The same promises where nothing may be kept in a session."""
+
+    @pytest.fixture
+    async def chunks(self, database_url: str) -> AsyncIterator[InPostgres]:
+        async with pooler(database_url) as url, open_pool(url, size=2) as pool:
             await PostgresCollections(pool).open(COLLECTION, embedding=SPEC, chunker="test")
             yield InPostgres(pool, exact_rows=0, postings=1)

@@ -34,6 +34,19 @@ async def test_many_requests_at_once_pass_up_to_the_limit(limits: RedisLimits) -
     assert sum(isinstance(result, RateLimited) for result in results) == 30
 
 
+async def test_of_a_high_limit_several_are_taken_at_once_and_none_too_many(
+    limits: RedisLimits, redis_url: str
+) -> None:
+    other = RedisLimits(redis_url)
+    for _ in range(900):
+        await limits.count("n8n", per_minute=1800)
+        await other.count("n8n", per_minute=1800)
+    for each in (limits, other):
+        with pytest.raises(RateLimited):
+            await each.count("n8n", per_minute=1800)
+    await other.aclose()
+
+
 async def test_callers_do_not_share_a_limit(limits: RedisLimits) -> None:
     await limits.count("n8n", per_minute=1)
     await limits.count("anna", per_minute=1)

@@ -13,7 +13,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from ragcore.adapters.postgres import sql
+from ragcore.adapters.postgres import session, sql
 from ragcore.adapters.postgres.errors import translated
 from ragcore.adapters.postgres.layout import context_of, passage, stored_metadata
 from ragcore.adapters.postgres.pool import Server, describe_server
@@ -100,6 +100,21 @@ def _row(chunk: Chunk, vector: Vector, document_no: int, document_id: str) -> tu
     )
 
 
+async def rows_of(search: Search, connection: Connection, server: Server) -> list[DictRow]:
+    """Run a search in one round trip, and return its rows for `search.candidates`."""
+    settings = session.of_search(server, vector_limit=search.vector_limit)
+    cursor = connection.cursor(row_factory=dict_row)
+    if settings is None:
+        await cursor.execute(*search.statement(), prepare=search.has_one_plan)
+        return await cursor.fetchall()
+    # Settings and statement leave together, and are, up to the end of the pipeline, one
+    # transaction, which is how long the settings hold.
+    async with connection.pipeline():
+        await connection.execute(*settings)
+        await cursor.execute(*search.statement())
+    return await cursor.fetchall()
+
+
 # --- the port ------------------------------------------------------------------------------
 
 
@@ -179,17 +194,9 @@ class PostgresChunks:
         return found
 
     async def _run(self, search: Search) -> list[DictRow]:
-        query, values = search.statement()
         try:
             async with self._connection(search.collection) as connection:
-                cursor = connection.cursor(row_factory=dict_row)
-                # Settings and statement leave together: one round trip, and, up to the end of the
-                # pipeline, one transaction, which is how long the settings hold.
-                settings = search.settings(await self._described(connection))
-                async with connection.pipeline():
-                    await connection.execute(*settings)
-                    await cursor.execute(query, values)
-                return await cursor.fetchall()
+                return await rows_of(search, connection, await self._described(connection))
         except errors.DataException as error:
             if search.vector is None:
                 raise

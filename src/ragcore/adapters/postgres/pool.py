@@ -16,6 +16,7 @@ from psycopg.types.json import set_json_loads
 from psycopg_pool import AsyncConnectionPool
 from pydantic_core import from_json
 
+from ragcore.adapters.postgres import session
 from ragcore.adapters.postgres.errors import translated
 from ragcore.errors import NotConfigured, UnsupportedServer
 
@@ -38,6 +39,9 @@ class Server:
     """Version of the extension, None where it is not created."""
     schema: str | None
     """Where the extension lives: `public`, or `extensions` on Supabase."""
+    keeps_sessions: bool = False
+    """Whether a connection talks to one server process throughout: no pooler stands between that
+    could give its next transaction to another one."""
 
     @property
     def scans_iteratively(self) -> bool:
@@ -48,14 +52,17 @@ class Server:
 async def open_pool(database_url: str, *, size: int) -> AsyncIterator[Pool]:
     """Open at most `size` connections to a migrated database, and close them at the end.
 
-    Safe behind a transaction pooler: no prepared statements and no session state. Raises
-    NotConfigured, UnsupportedServer, or StoreUnavailable when nobody answers.
+    Safe behind a transaction pooler: only without one are statements prepared and settings made
+    for the session. Raises NotConfigured, UnsupportedServer, or StoreUnavailable when nobody
+    answers.
     """
     with translated():
-        vector = await _vector_type(checked_url(database_url))
+        server, vector = await _look_at(checked_url(database_url))
 
     async def configure(connection: Connection) -> None:
-        connection.prepare_threshold = None  # a pooler gives each transaction another server
+        connection.prepare_threshold = _ON_REQUEST if server.keeps_sessions else None
+        if server.keeps_sessions:
+            await connection.execute(*session.of_session(server))
         register_vector_info(connection, vector)
         set_json_loads(from_json, connection)  # of numbers without a limit, like json.loads
 
@@ -73,6 +80,9 @@ async def open_pool(database_url: str, *, size: int) -> AsyncIterator[Pool]:
     async with pool:
         yield pool
 
+
+_ON_REQUEST: Final = 2**31 - 1
+"""After so many runs the driver would prepare a statement by itself: it does when asked to."""
 
 _SURE_SECONDS: Final = 1.0
 """A connection that worked so recently is not asked again whether it does."""
@@ -107,16 +117,24 @@ def checked_url(database_url: str) -> str:
 
 
 async def describe_server(connection: Connection) -> Server:
-    """Return the versions of PostgreSQL and pgvector behind a connection."""
+    """Return the versions of PostgreSQL and pgvector behind a connection.
+
+    A pooler can't tell a client the process that will serve it, so it makes a number up when the
+    connection starts; without one the number is that of the process that answers.
+    """
     cursor = await connection.execute(
-        "SELECT extversion, nspname FROM pg_extension"
-        " JOIN pg_namespace ON pg_namespace.oid = extnamespace WHERE extname = 'vector'"
+        "SELECT pg_backend_pid(), extversion, nspname FROM (VALUES (1)) one (row)"
+        " LEFT JOIN (pg_extension JOIN pg_namespace ON pg_namespace.oid = extnamespace)"
+        " ON extname = 'vector'"
     )
     row = await cursor.fetchone()
+    assert row is not None
+    process_id, extension, schema = row
     return Server(
         version=connection.info.server_version // 10000,
-        pgvector=_numbers(row[0]) if row else None,
-        schema=row[1] if row else None,
+        pgvector=_numbers(extension) if extension else None,
+        schema=schema,
+        keeps_sessions=process_id == connection.info.backend_pid,
     )
 
 
@@ -133,7 +151,7 @@ def require_supported(server: Server) -> None:
         )
 
 
-async def _vector_type(database_url: str) -> TypeInfo:
+async def _look_at(database_url: str) -> tuple[Server, TypeInfo]:
     async with await AsyncConnection.connect(database_url, autocommit=True) as connection:
         server = await describe_server(connection)
         require_supported(server)
@@ -144,7 +162,7 @@ async def _vector_type(database_url: str) -> TypeInfo:
             )
         info = await TypeInfo.fetch(connection, f'"{server.schema}".vector')
         assert info is not None  # the extension's own type, in the extension's own schema
-        return info
+        return server, info
 
 
 def _numbers(version: str) -> tuple[int, ...]:

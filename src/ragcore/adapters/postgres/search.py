@@ -8,7 +8,6 @@ from typing import Any, Final
 
 from ragcore.adapters.postgres import filters, sql
 from ragcore.adapters.postgres.layout import embedding_spec, passage
-from ragcore.adapters.postgres.pool import Server
 from ragcore.model import AllOf, Candidate, Candidates, Filter, Term, Vector
 
 SQL: Final = sql.load("search.sql")
@@ -20,10 +19,6 @@ _MOST_COUNTED: Final = 4_000
 """The frequency of a word is counted so far, and estimated beyond."""
 
 _MOST_QUESTION_CHARACTERS: Final = 10_000
-
-_LEAST_EF_SEARCH: Final = 64
-"""How many neighbours the vector index keeps in view: of the ten nearest among 100,000 it then
-finds .998."""
 
 _ALL: Final = 2**31 - 1  # rows
 
@@ -56,17 +51,10 @@ class Search:
         """Return the same search with no limit to its work: it returns all there is."""
         return replace(self, exact_rows=_ALL, postings=_ALL, is_of_many=False)
 
-    def settings(self, server: Server) -> tuple[str, Mapping[str, str]]:
-        """Return the statement that goes before, and its parameters."""
-        assert server.schema is not None  # no pool opens without the extension
-        statement = (
-            SQL["settings"]
-            .replace("{iterating}", SQL["iterating"] if server.scans_iteratively else "")
-            .replace("{vectors}", _quoted(server.schema))
-        )
-        return statement, {
-            "ef_search": str(min(1000, max(_LEAST_EF_SEARCH, 2 * self.vector_limit)))
-        }
+    @property
+    def has_one_plan(self) -> bool:
+        """Whether the statement is planned the same way for every question."""
+        return self._shape() == "nearest_of_many"
 
     def statement(self) -> tuple[str, Mapping[str, Any]]:
         """Return the statement and its parameters. Raises InvalidFilter."""
@@ -83,6 +71,7 @@ class Search:
             statement.replace("{document_filter}", document_filter)
             .replace("{own_filter}", own_filter)
             .replace("{collection}", self.collection)
+            .replace("{vector_limit}", str(self.vector_limit))
         )
         return statement, {**document_values, **own_values, **self._values()}
 
@@ -157,12 +146,6 @@ class Search:
         held = sum(frequency > 0 for _, frequency, _, _ in _terms(header))
         found = sum(row["keyword_rank"] is not None for row in rows)
         return header["essential_terms"] < held and found < self.keyword_limit
-
-
-def _quoted(schema: str) -> str:
-    """Return the name of a schema as an identifier inside a string of SQL."""
-    identifier = '"' + schema.replace('"', '""') + '"'
-    return identifier.replace("'", "''").replace("%", "%%")
 
 
 def _languages(header: Mapping[str, Any]) -> Mapping[str, int]:

@@ -2,19 +2,6 @@
 -- {collection} is a checked name, the other names in braces are fragments of this file or conditions
 -- made by filters.py.
 
--- name: settings
--- For this transaction alone: a pooler may give the next one another server process. {vectors} is
--- the extension's schema: `public` here and `extensions` there.
-SELECT set_config('search_path', '{vectors}', true),
-       set_config('jit', 'off', true),
-       set_config('hnsw.ef_search', %(ef_search)s, true)
-       {iterating};
-
--- name: iterating
--- pgvector 0.8 and later.
-, set_config('hnsw.iterative_scan', 'relaxed_order', true)
-       , set_config('hnsw.max_scan_tuples', '200000', true);
-
 -- name: both_legs
 -- Both legs from one snapshot; search.py puts fragments in place of what stands in braces.
 {opening}, nearest AS MATERIALIZED (
@@ -94,6 +81,8 @@ ORDER BY vector_rank;
 -- name: nearest_of_many
 -- The vector leg over a collection that is known to be large, without a filter: one branch, which
 -- is planned in a third of the time. What holds of the collection is a row of its own, the first.
+-- {vector_limit} is a number in the text, not a parameter: so one plan is as good for every
+-- question, and is kept where sessions are.
 SELECT chunks AS total_chunks,
        (SELECT embedding FROM ragcore.collections WHERE name = '{collection}') AS embedding,
        0 AS matching, false AS are_few, NULL AS languages, 0 AS essential_terms, NULL AS terms,
@@ -109,7 +98,7 @@ UNION ALL
               vec <=> %(vector)s AS distance
        FROM vecs."{collection}"
        ORDER BY vec <=> %(vector)s
-       LIMIT %(vector_limit)s) t
+       LIMIT {vector_limit}) t
  LEFT JOIN ragcore.documents d USING (document_no))
 ORDER BY vector_rank NULLS FIRST;
 
