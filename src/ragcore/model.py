@@ -99,6 +99,23 @@ class PageImage:
     height: float
 
 
+@dataclass(frozen=True, slots=True)
+class BucketObject:
+    """An object of a bucket as it was listed, or as it was read."""
+
+    bucket: str
+    key: str
+    size_bytes: int
+    etag: str
+    """Without quotes; empty where the server tells none."""
+    modified_at: int
+    """Whole seconds since 1970: listings and answers differ in what they tell below that."""
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.key}"
+
+
 VersionState = Literal["pending", "current", "replaced", "superseded", "failed"]
 
 
@@ -111,7 +128,7 @@ class Version:
     """From 1, in order of arrival."""
     state: VersionState
     sha256: str
-    """Hexadecimal."""
+    """Hexadecimal; empty until an object of a bucket has been fetched."""
     size_bytes: int
     filename: str | None = None
     mime_type: str | None = None
@@ -320,8 +337,19 @@ class Explanation:
 
 
 @dataclass(frozen=True, slots=True)
+class Part:
+    """One chunk of a passage that was joined of several."""
+
+    chunk_id: str
+    start: int
+    """Where the chunk's text starts in the passage's."""
+    end: int
+    places: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Passage:
-    """A chunk found for a question."""
+    """A chunk found for a question, or several that follow one another."""
 
     chunk_id: str
     document_id: str
@@ -339,6 +367,8 @@ class Passage:
     metadata: Metadata = field(default_factory=dict)
     """The document's metadata, as the caller gave it."""
     explanation: Explanation | None = None
+    parts: tuple[Part, ...] = ()
+    """The chunks it was joined of, in order; none: it is one chunk."""
 
     def scored(self, score: float, explanation: Explanation | None) -> "Passage":
         """Return it with a score; `dataclasses.replace` takes five times as long."""
@@ -357,6 +387,7 @@ class Passage:
             self.language,
             self.metadata,
             explanation,
+            self.parts,
         )
 
     @property
@@ -374,7 +405,7 @@ class SearchResult:
 
     passages: tuple[Passage, ...]
     timings_ms: Mapping[str, float]
-    """`embed`, `retrieve`, `fuse`, and `rerank` where there is a reranker."""
+    """`embed`, `retrieve`, `fuse`; `rewrite` and `rerank` where that is done."""
     warnings: tuple[str, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
     """What fusion gave each leg, 0…1."""
@@ -475,7 +506,9 @@ AnswerEvent = AnswerPassages | AnswerText | Answer
 # --- jobs ----------------------------------------------------------------------------------
 
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-Stage = Literal["fetching", "converting", "chunking", "embedding", "storing"]
+Stage = Literal["listing", "fetching", "converting", "chunking", "embedding", "storing"]
+"""`listing` is a bucket's; the others are a document's, in this order."""
+JobKind = Literal["document", "bucket"]
 Outcome = Literal["created", "updated", "unchanged", "superseded"]
 
 
@@ -490,7 +523,7 @@ class JobFailure:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """One unit of queued work, for one document."""
+    """One unit of queued work: for one document, or for a bucket and what is in it."""
 
     job_id: UUID
     collection: str
@@ -510,6 +543,12 @@ class Job:
     created_at: datetime | None = None
     started_at: datetime | None = None
     finished_at: datetime | None = None
+    kind: JobKind = "document"
+    """A bucket's job has the id of the bucket and prefix in place of a document's."""
+    parent_id: UUID | None = None
+    """The job that made this one."""
+    counts: Mapping[str, int] = field(default_factory=dict)
+    """What a bucket's job found and did, by outcome."""
 
     @property
     def is_finished(self) -> bool:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from math import sqrt
 from typing import Final
 
-from ragcore.model import Citation, Passage, Place
+from ragcore.model import Citation, Part, Passage, Place
 from ragcore.steps.fusing import is_foreign
 from ragcore.steps.languages import detect
 from ragcore.steps.sentences import Span, sentence_spans
@@ -18,6 +18,8 @@ from ragcore.steps.words import names, numbers, roots
 
 _MARKER = re.compile(r"\s?[\[【]\^?\s*(\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*)\s*[\]】]")
 """`[1]`, `[1, 2]`, `[1-3]`, `[^1]` and `【1】`: what language models write."""
+
+_LOOKS_LIKE_MARKER = re.compile(r"[\[【［]\^?\s*(\d{1,3}(?:\s*[,;–-]\s*\d{1,3})*)\s*[\]】］]")
 
 _PARTIAL = re.compile(r"[\[【](?:\^?\s*(?:\d{1,3}\s*[,;–-]\s*)*(?:\d{1,3}\s*)?)?")
 """What may yet become a marker, when more of the text comes."""
@@ -124,6 +126,14 @@ def without_markers(text: str) -> str:
     return _MARKER.sub("", text)
 
 
+def with_round_markers(text: str) -> str:
+    """Return the text of a document with `(3)` for `[3]` and what else looks like a marker.
+
+    Copied into an answer, a document's own `[3]` would cite the third passage.
+    """
+    return _LOOKS_LIKE_MARKER.sub(r"(\1)", text)
+
+
 def citations_of(text: str, passages: Sequence[Passage]) -> tuple[Citation, ...]:
     """Return the citations of a text whose markers are in order."""
     citations: dict[tuple[int, Span], Citation] = {}
@@ -184,18 +194,20 @@ def cite(
 ) -> Citation:
     """Return the citation of `passage.text[start:end]`.
 
-    A passage that goes on over a page knows where it stands on each, not which word stands where:
-    page and box are those that the middle of the quote falls on, the text spread evenly.
+    Of a passage that was joined of several chunks it points into the one that holds the quote. A
+    chunk that goes on over a page knows where it stands on each, not which word stands where: page
+    and box are those that the middle of the quote falls on, the text spread evenly.
     """
-    place = _place_at(passage, (start + end) / 2)
+    part = _part_at(passage, start, end)
+    place = _place_at(part, (start + end) / 2 - part.start)
     return Citation(
         marker=marker,
-        chunk_id=passage.chunk_id,
+        chunk_id=part.chunk_id,
         document_id=passage.document_id,
         collection=passage.collection,
         quote=passage.text[start:end],
-        start=start,
-        end=end,
+        start=start - part.start,
+        end=end - part.start,
         score=passage.score,
         supported=supported,
         title=passage.title,
@@ -206,13 +218,21 @@ def cite(
     )
 
 
-def _place_at(passage: Passage, offset: float) -> Place | None:
-    reach = offset * sum(map(_area, passage.places))
-    for place in passage.places:
-        reach -= _area(place) * len(passage.text)
+def _part_at(passage: Passage, start: int, end: int) -> Part:
+    """Return the chunk that holds all of the quote; the whole passage where none does."""
+    for part in passage.parts:
+        if part.start <= start and end <= part.end:
+            return part
+    return Part(passage.chunk_id, 0, len(passage.text), passage.places)
+
+
+def _place_at(part: Part, offset: float) -> Place | None:
+    reach = offset * sum(map(_area, part.places))
+    for place in part.places:
+        reach -= _area(place) * (part.end - part.start)
         if reach <= 0:
             return place
-    return passage.places[-1] if passage.places else None
+    return part.places[-1] if part.places else None
 
 
 def _area(place: Place) -> float:

@@ -16,7 +16,7 @@ from typing import Final
 
 from ragcore.model import Answer, Citation, Message, NoAnswerReason, Passage, Vector
 from ragcore.ports import Embedder, OnText
-from ragcore.steps.citing import cite
+from ragcore.steps.citing import cite, with_round_markers
 from ragcore.steps.fusing import is_foreign
 from ragcore.steps.languages import detect
 from ragcore.steps.relevance import Calibration, Probed, calibration_of, probes_of
@@ -80,7 +80,7 @@ class _Sentence:
     """Of its passage, from 0."""
     span: Span
     text: str
-    """As it reads without markup; a row of a table with its column names."""
+    """As it reads without markup and markers; a row of a table with its column names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,10 +217,10 @@ def _sentences(passages: Sequence[Passage]) -> list[_Sentence]:
                 if _is_table_header(passage.text, end):
                     header = cells
                     continue
-                text = _row_text(header, cells)
+                text = with_round_markers(_row_text(header, cells))
             else:
                 header = ()
-                text = _plain(quote)
+                text = with_round_markers(_plain(quote))
                 if not _reads_as_prose(text):
                     continue
             if roots(text):
