@@ -36,6 +36,7 @@ from ragcore_api.schemas.openai import (
 )
 from ragcore_api.schemas.values import MOST_QUESTION_CHARACTERS, CollectionName
 from ragcore_api.streams import told
+from ragcore_api.waiting import answered
 
 router = APIRouter(prefix="/v1", tags=["openai"])
 
@@ -131,8 +132,13 @@ async def create_chat_completion(
     history, question = _conversation_in(asked.messages)
     chat = Chat.about(question, model=asked.model)
     if not asked.stream:
-        answer = await rag.ask(question, collection=collection, history=history)
-        return Response(chat.whole(answer).model_dump_json(), media_type="application/json")
+        return await answered(
+            request,
+            rag.ask(question, collection=collection, history=history),
+            lambda answer: Response(
+                chat.whole(answer).model_dump_json(), media_type="application/json"
+            ),
+        )
     options = asked.stream_options
     stream = ChatStream(
         chat,
@@ -141,9 +147,12 @@ async def create_chat_completion(
     )
     events = rag.ask_stream(question, collection=collection, history=history)
     # The first event comes before the status: what can't be answered at all is an error.
-    first = await anext(events)
-    return EventSourceResponse(
-        told(first, events, request, tell=stream.tell, fail=stream.fail), sep="\n"
+    return await answered(
+        request,
+        anext(events),
+        lambda first: EventSourceResponse(
+            told(first, events, request, tell=stream.tell, fail=stream.fail), sep="\n"
+        ),
     )
 
 

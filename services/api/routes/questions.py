@@ -28,6 +28,7 @@ from ragcore_api.schemas.questions import (
 )
 from ragcore_api.schemas.values import Out
 from ragcore_api.streams import event_schema, told
+from ragcore_api.waiting import answered
 
 router = APIRouter(tags=["questions"])
 
@@ -49,7 +50,8 @@ async def search_passages(question: SearchIn, rag: RagDep, caller: QueryCaller) 
 
     Takes the body of `/query`, so that the same question can be looked at without its answer.
     """
-    result = await rag.search(question.question, **_options(question, rag.collection, caller))
+    options = _options(question, rag.collection, caller) | {"generate": question.generate}
+    result = await rag.search(question.question, **options)
     found = SearchOut.of(result)
     if question.history:
         found.warnings.append(_HISTORY_UNREAD)
@@ -99,9 +101,16 @@ async def answer_question(
     if question.stream:
         events = rag.ask_stream(question.question, **options)
         # The first event comes before the status: what can't be answered at all is an error.
-        first = await anext(events)
-        return EventSourceResponse(_sse(first, events, request))
-    return _sent(AnswerOut.of(await rag.ask(question.question, **options)))
+        return await answered(
+            request,
+            anext(events),
+            lambda first: EventSourceResponse(_sse(first, events, request)),
+        )
+    return await answered(
+        request,
+        rag.ask(question.question, **options),
+        lambda answer: _sent(AnswerOut.of(answer)),
+    )
 
 
 def _options(question: SearchIn, default: str, caller: Caller) -> dict[str, Any]:
