@@ -15,6 +15,7 @@ from ragcore.model import (
     Answer,
     ApiKey,
     AuditEntry,
+    BucketObject,
     Candidates,
     Chunk,
     Collection,
@@ -208,6 +209,10 @@ class Submission:
     submitted_by: str | None = None
     """Name of the principal, for the audit trail."""
     request_id: str | None = None
+    source: BucketObject | None = None
+    """The object that the worker fetches; `sha256` is empty then, and there is no blob yet."""
+    parent_id: UUID | None = None
+    """The job of the bucket that this one is a part of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -230,17 +235,12 @@ class Submitted:
     """False: nothing refers to the blob of this submission, its writer deletes it."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Lease:
     """The right to work on one job, for as long as it is renewed."""
 
     job: Job
     token: UUID
-    version_id: UUID
-    document_no: int
-    sequence: int
-    filename: str | None
-    mime_type: str | None
     crashes: int = 0
     """Workers that held the job before and were never heard of again."""
 
@@ -248,6 +248,19 @@ class Lease:
     def tries(self) -> int:
         """Attempts that came to an end by themselves, this one included."""
         return self.job.attempts - self.crashes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DocumentLease(Lease):
+    """The same for a job that puts a version of a document in place."""
+
+    version_id: UUID
+    document_no: int
+    sequence: int
+    filename: str | None
+    mime_type: str | None
+    source: BucketObject | None = None
+    """Where its bytes are to be had; None: they are in the blob store."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -313,7 +326,7 @@ class Catalog(Protocol):
         lease: timedelta,
         job_id: UUID | None = None,
         at_most_bytes: int | None = None,
-    ) -> Lease | None:
+    ) -> DocumentLease | None:
         """Take the best waiting job (or that one), skipping what others hold; None: none waits.
 
         `at_most_bytes` passes over jobs whose file is larger.
@@ -326,14 +339,14 @@ class Catalog(Protocol):
         """Hold the job longer and say how far it is. Raises LeaseLost: stop at once."""
         ...
 
-    async def settle_repeated(self, lease: Lease) -> Settled | None:
+    async def settle_repeated(self, lease: DocumentLease) -> Settled | None:
         """Finish a job whose bytes got in place since it was submitted, or that came too late.
 
         None: there is work to do. Raises LeaseLost.
         """
         ...
 
-    async def put_in_place(self, lease: Lease, version: IndexedVersion) -> Settled:
+    async def put_in_place(self, lease: DocumentLease, version: IndexedVersion) -> Settled:
         """Replace the document's chunks and finish the job, in one transaction.
 
         Readers see the old version or the new one. Fenced by the lease's token: raises LeaseLost
@@ -346,7 +359,7 @@ class Catalog(Protocol):
     async def cancel(self, job_id: UUID) -> Job:
         """Cancel a job that is not finished; whoever works on it loses its lease.
 
-        A finished job is returned as it is. Raises JobNotFound.
+        The unfinished children of a bucket's job go with it. A finished job is returned as it is. Raises JobNotFound.
         """
         ...
 
@@ -498,12 +511,18 @@ class Catalog(Protocol):
         ...
 
     async def forget(
-        self, collection: str, document_ids: Sequence[str], *, only_expired: bool = False
+        self,
+        collection: str,
+        document_ids: Sequence[str],
+        *,
+        only_expired: bool = False,
+        unless_after: Mapping[str, int] | None = None,
     ) -> tuple[DeletionReceipt, Sequence[UUID]]:
         """Remove documents, chunks and versions in one transaction; running jobs of theirs lose.
 
         Also answers with the versions whose files may be deleted now. Ids that don't exist are left
-        out of the receipt, with `only_expired` also those that `expired` would not name now.
+        out of the receipt, with `only_expired` also those that `expired` would not name now, with
+        `unless_after` those that have a version of a higher sequence than given, by id.
         `blobs` is 0: files are the flow's.
         """
         ...
@@ -741,7 +760,7 @@ class Answerer(Protocol):
         ...
 
 
-PromptKind = Literal["answer", "condense"]
+PromptKind = Literal["answer", "condense", "rewrite", "rerank"]
 
 
 class Prompts(Protocol):
@@ -766,6 +785,35 @@ class Condenser(Protocol):
 
         `collection`: the only one that will be searched. Raises ModelUnavailable and Rejected; the
         question is then to be taken by itself.
+        """
+        ...
+
+
+class Rewriter(Protocol):
+    """Puts a question into other words, so that passages are found that its own words miss."""
+
+    async def rewrite(self, question: str, *, collection: str | None = None) -> Sequence[str]:
+        """Return other wordings, in any language, without the question itself; perhaps none.
+
+        `collection`: the only one that will be searched. Raises ModelUnavailable and Rejected; the
+        question is then to be searched for as it is.
+        """
+        ...
+
+
+class Reranker(Protocol):
+    """Orders passages anew, reading each together with the question."""
+
+    @property
+    def is_language_model(self) -> bool:
+        """Whether a language model is asked, which some callers forbid."""
+        ...
+
+    async def rerank(self, question: str, passages: Sequence[Passage]) -> Sequence[Passage]:
+        """Return the passages best first, with scores of its own, 0…1; it may leave some out.
+
+        They come best first by their own scores. Raises ModelUnavailable and Rejected; their order
+        is then to be kept.
         """
         ...
 

@@ -21,7 +21,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from ragcore.errors import BlobNotFound, InvalidInput, Rejected
+from ragcore.errors import BlobNotFound, InvalidInput, NotConfigured, Rejected
 from ragcore.flows.submit import Upload, markdown_key
 from ragcore.llamaindex.bridge import Bridged
 from ragcore.model import (
@@ -49,6 +49,7 @@ from ragcore.ports import (
     Doorbell,
     Embedder,
     Meter,
+    Reranker,
 )
 from ragcore.runtime import Runtime, as_embedder, open_converter, open_runtime
 from ragcore.settings import Settings
@@ -62,11 +63,13 @@ from ragcore.steps.identity import (
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.llms import LLM
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
     from llama_index.core.vector_stores.types import MetadataFilters
     from llama_index.vector_stores.supabase import SupabaseVectorStore
 
     from ragcore.llamaindex.embedding import RagEmbedding
+    from ragcore.llamaindex.postprocessors import Rerank
     from ragcore.llamaindex.query_engine import RagQueryEngine
     from ragcore.llamaindex.retriever import RagRetriever
     from ragcore.llamaindex.vector_store import RagVectorStore
@@ -117,21 +120,26 @@ class Rag:
         collection: str | None = None,
         data_dir: str | Path | None = None,
         embedding: "Embedder | BaseEmbedding | None" = None,
+        llm: "LLM | None" = None,
+        reranker: "Reranker | BaseNodePostprocessor | None" = None,
         doorbell: Doorbell | None = None,
         meter: Meter = UNMETERED,
     ) -> "Opening":
         """Open everything: to be awaited, or used by `async with`.
 
         Settings come from the environment when none are given; without a configured database an
-        embedded PostgreSQL is started, or joined, in `data_dir`. `embedding` replaces the
-        configured model; `doorbell` tells workers of submitted jobs. Raises CollectionMismatch
+        embedded PostgreSQL is started, or joined, in `data_dir`. `embedding`, `llm` (any
+        LlamaIndex language model) and `reranker` replace the configured ones and stay their
+        owner's to close; `doorbell` tells workers of submitted jobs. Raises CollectionMismatch
         when the collection was made with another model, Unsupported and Unavailable and their
         children.
         """
         settings = settings or Settings()
         if data_dir is not None:
             settings = settings.model_copy(update={"data_dir": Path(data_dir).resolve()})
-        return Opening(settings, collection or settings.collection, embedding, doorbell, meter)
+        return Opening(
+            settings, collection or settings.collection, embedding, llm, reranker, doorbell, meter
+        )
 
     async def close(self) -> None:
         """Close all connections and children. The embedded server stops with its last user."""
@@ -245,10 +253,11 @@ class Rag:
         mode: SearchMode = "hybrid",
         filters: Filters | None = None,
         explain: bool = False,
+        generate: bool = True,
     ) -> SearchResult:
         """Return the passages that fit a question, best first.
 
-        Raises CollectionNotFound, InvalidFilter, InvalidInput, Unavailable.
+        `generate` False never calls a language model, where one rewrites or reranks. Raises CollectionNotFound, InvalidFilter, InvalidInput, Unavailable.
         """
         return await self._runtime.search(
             question,
@@ -257,6 +266,7 @@ class Rag:
             mode=mode,
             filters=_filter(filters),
             explain=explain,
+            language_models=generate,
         )
 
     async def ask(
@@ -322,8 +332,12 @@ class Rag:
         mode: SearchMode = "hybrid",
         filters: "Filters | MetadataFilters | None" = None,
         explain: bool = False,
+        generate: bool = True,
     ) -> "RagRetriever":
-        """Return a LlamaIndex retriever over the collection."""
+        """Return a LlamaIndex retriever over the collection.
+
+        `generate` False never calls a language model, where one rewrites or reranks.
+        """
         from ragcore.llamaindex.retriever import RagRetriever
 
         return RagRetriever(
@@ -333,6 +347,7 @@ class Rag:
             mode=mode,
             filters=_filter(filters) if isinstance(filters, Mapping) else filters,
             explain=explain,
+            language_models=generate,
         )
 
     def query_engine(
@@ -359,7 +374,12 @@ class Rag:
         )
 
         retriever = self.retriever(
-            collection=collection, top_k=top_k, mode=mode, filters=filters, explain=explain
+            collection=collection,
+            top_k=top_k,
+            mode=mode,
+            filters=filters,
+            explain=explain,
+            generate=generate,
         )
         answerer = self._anywhere.part(
             lambda runtime: runtime.answerer if generate else runtime.extractive
@@ -374,6 +394,18 @@ class Rag:
                 history, condenser, collection=asked if isinstance(asked, str) else None
             ),
         )
+
+    def rerank(self, *, top_n: int | None = None) -> "Rerank":
+        """Return the configured reranker as a LlamaIndex node postprocessor.
+
+        Searches use it by themselves: this is for retrievers of other origin. Raises NotConfigured
+        where there is none.
+        """
+        from ragcore.llamaindex.postprocessors import Rerank
+
+        if self._runtime.search.reranker is None:
+            raise NotConfigured("there is no reranker: set RAGCORE_RERANK__BY")
+        return Rerank(self._anywhere.part(_reranker_of), top_n=top_n)
 
     def vector_store(self, *, collection: str | None = None) -> "RagVectorStore":
         """Return a LlamaIndex vector store over the collection's chunks."""
@@ -640,10 +672,14 @@ class Opening:
         settings: Settings,
         collection: str,
         embedding: "Embedder | BaseEmbedding | None",
+        llm: "LLM | None",
+        reranker: "Reranker | BaseNodePostprocessor | None",
         doorbell: Doorbell | None,
         meter: Meter,
     ) -> None:
         self._settings = settings
+        self._llm = llm
+        self._reranker = reranker
         self._meter = meter
         self._doorbell = doorbell
         self._collection = checked_collection(collection)
@@ -677,6 +713,8 @@ class Opening:
                 open_runtime(
                     self._settings,
                     embedder=embedder,
+                    llm=self._llm,
+                    reranker=self._reranker,
                     doorbell=self._doorbell,
                     meter=self._meter,
                 )
@@ -685,7 +723,10 @@ class Opening:
             if embedder is None and runtime.model.spec.model.startswith("bundled:"):
                 embedder = runtime.model  # bound to no event loop, so one in memory is enough
             anywhere = Bridged.opened_by(
-                lambda: open_runtime(self._settings, embedder=embedder), home=runtime
+                lambda: open_runtime(
+                    self._settings, embedder=embedder, llm=self._llm, reranker=self._reranker
+                ),
+                home=runtime,
             )
             stack.push_async_callback(anywhere.aclose)
             return Rag(runtime, anywhere, stack.pop_all(), self._collection)
@@ -734,6 +775,11 @@ async def convert(
             markdown=Path(document.markdown_path).read_text() if document.markdown_path else "",
             docling_json=_gunzipped(document.docling_path),
         )
+
+
+def _reranker_of(runtime: Runtime) -> Reranker:
+    assert runtime.search.reranker is not None  # of the same settings as the one that was asked
+    return runtime.search.reranker
 
 
 def version_of(document: Document) -> UUID:

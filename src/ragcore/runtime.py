@@ -10,10 +10,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 from uuid import uuid4
 
-from ragcore.errors import MissingExtra
+from ragcore.errors import MissingExtra, NotConfigured
 from ragcore.flows.callbacks import DeliverCallbacks, Post
 from ragcore.flows.embedding import Embedding
 from ragcore.flows.forget import Forget, SweepOrphans
@@ -39,15 +39,20 @@ from ragcore.ports import (
     Doorbell,
     Embedder,
     Meter,
+    Prompts,
+    Reranker,
     Retention,
+    Rewriter,
 )
 from ragcore.settings import Settings
 from ragcore.steps.identity import pipeline_fingerprint
 
 if TYPE_CHECKING:
     from llama_index.core.base.embeddings.base import BaseEmbedding
+    from llama_index.core.llms import LLM
+    from llama_index.core.postprocessor.types import BaseNodePostprocessor
 
-    from ragcore.adapters.models.chat import OllamaChats
+    from ragcore.adapters.models.chat import ChatModels, OllamaChats
     from ragcore.adapters.postgres.cache import PostgresEmbeddingCache
     from ragcore.adapters.postgres.dump import PostgresDump
     from ragcore.adapters.postgres.nodes import PostgresNodes
@@ -58,7 +63,8 @@ if TYPE_CHECKING:
     from ragcore.adapters.web import Web
 
 
-_CONDENSED_TOKENS = 256
+_SHORT_TEXT_TOKENS = 256
+"""What a model may write besides answers: a condensed question, other wordings, marks."""
 _CONDENSING_SECONDS = 30.0
 """Nothing is to be seen while a question is condensed; after so long it is taken as it is."""
 
@@ -134,13 +140,15 @@ async def open_runtime(
     settings: Settings,
     *,
     embedder: Embedder | None = None,
+    llm: "LLM | None" = None,
+    reranker: "Reranker | BaseNodePostprocessor | None" = None,
     doorbell: Doorbell | None = None,
     meter: Meter = UNMETERED,
 ) -> AsyncIterator[Runtime]:
     """Open the database, the blob store and the models, and close them in reverse.
 
     Starts the embedded PostgreSQL, or joins the one that runs, when no database is configured.
-    `embedder` replaces the configured embedding model and stays its owner's to close. Raises
+    `embedder`, `llm` and `reranker` replace the configured ones and stay their owner's. Raises
     Unsupported or one of its children when this machine or the configuration lacks something,
     Unavailable when a server is away.
     """
@@ -200,7 +208,8 @@ async def open_runtime(
             tokenizer=tokenizer,
         )
         extractive = ExtractiveAnswerer(model, questions=embedding)
-        generation = _generation(settings, extractive, stack)
+        generation = _generation(settings, extractive, stack, llm)
+        reranking = await _reranking(settings, generation, stack, reranker)
         forget = Forget(catalog=catalog, collections=collections, blobs=blobs)
         audit, retention = PostgresAudit(pool), PostgresRetention(pool)
         callbacks = PostgresCallbacks(pool)
@@ -246,6 +255,9 @@ async def open_runtime(
                 embedder=embedding,
                 candidates=settings.search.candidates,
                 merge_neighbours=settings.search.merge_neighbours,
+                rewriter=_rewriter(settings, generation),
+                reranker=reranking,
+                reranked=settings.rerank.passages,
                 meter=meter,
             ),
             draw_page=DrawPage(
@@ -490,6 +502,8 @@ def open_language_models(settings: Settings, *, timeout_seconds: float) -> "Olla
         url=settings.ollama.url,
         model=generation.model,
         models=generation.models,
+        collection_models=generation.collection_models,
+        besides=() if settings.rerank.model is None else (settings.rerank.model,),
         context_tokens=generation.context_tokens,
         temperature=generation.temperature,
         keep_alive=generation.keep_alive,
@@ -497,27 +511,52 @@ def open_language_models(settings: Settings, *, timeout_seconds: float) -> "Olla
     )
 
 
+class _LanguageModels(Protocol):
+    """Who gives models that write so much in so long."""
+
+    def writing(
+        self, *, answer_tokens: int, timeout_seconds: float, model: str | None = None
+    ) -> "ChatModels":
+        """Return the configured models, or a single one, whatever the language."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class _Generation:
+    """Who words answers, and who else a language model helps."""
+
     answerer: Answerer
     condenser: Condenser | None = None
     require_models: Callable[[], Awaitable[None]] | None = None
+    models: _LanguageModels | None = None
+    """None: no language model is configured."""
+    prompts: Prompts | None = None
 
 
-def _generation(settings: Settings, extractive: Answerer, stack: AsyncExitStack) -> _Generation:
-    """Return who words answers: the configured language model, or the passages themselves."""
+def _generation(
+    settings: Settings, extractive: Answerer, stack: AsyncExitStack, llm: "LLM | None"
+) -> _Generation:
+    """Return who words answers: a language model, or the passages themselves."""
     generation = settings.generation
-    if generation.provider == "none":
+    if llm is None and generation.provider == "none":
         return _Generation(extractive)
     from ragcore.adapters.models.chat import estimated_tokens
     from ragcore.adapters.models.generated import GeneratedAnswerer, GeneratedCondenser
     from ragcore.adapters.prompts import FilePrompts
 
     prompts = FilePrompts.read(generation.prompts_dir)
-    chats = open_language_models(settings, timeout_seconds=generation.timeout_seconds)
-    stack.push_async_callback(chats.aclose)
+    models: _LanguageModels
+    require_models = None
+    if llm is not None:
+        from ragcore.adapters.models.llama_chats import LlamaIndexChats
+
+        models = LlamaIndexChats(llm)
+    else:
+        models = chats = open_language_models(settings, timeout_seconds=generation.timeout_seconds)
+        stack.push_async_callback(chats.aclose)
+        require_models = chats.require
     answerer = GeneratedAnswerer(
-        chats.writing(
+        models.writing(
             answer_tokens=generation.answer_tokens, timeout_seconds=generation.timeout_seconds
         ),
         prompts=prompts,
@@ -527,19 +566,110 @@ def _generation(settings: Settings, extractive: Answerer, stack: AsyncExitStack)
         is_strict=generation.strict,
     )
     condenser = GeneratedCondenser(
-        chats.writing(
-            answer_tokens=_CONDENSED_TOKENS,
+        models.writing(
+            answer_tokens=_SHORT_TEXT_TOKENS,
             timeout_seconds=min(generation.timeout_seconds, _CONDENSING_SECONDS),
         ),
         prompts=prompts,
         count_tokens=estimated_tokens,
-        max_prompt_tokens=generation.context_tokens - _CONDENSED_TOKENS,
+        max_prompt_tokens=generation.context_tokens - _SHORT_TEXT_TOKENS,
     )
     return _Generation(
         answerer,
         condenser=condenser if generation.condense else None,
-        require_models=chats.require,
+        require_models=require_models,
+        models=models,
+        prompts=prompts,
     )
+
+
+def _rewriter(settings: Settings, generation: _Generation) -> Rewriter | None:
+    """Return who adds other wordings of a question. Raises NotConfigured without a model."""
+    search = settings.search
+    if not search.rewrites:
+        return None
+    if generation.models is None or generation.prompts is None:
+        raise NotConfigured(
+            "RAGCORE_SEARCH__REWRITES asks a language model: set RAGCORE_GENERATION__PROVIDER"
+        )
+    from ragcore.adapters.models.chat import estimated_tokens
+    from ragcore.adapters.models.rewriting import GeneratedRewriter
+
+    return GeneratedRewriter(
+        generation.models.writing(
+            answer_tokens=_SHORT_TEXT_TOKENS, timeout_seconds=search.rewrite_timeout_seconds
+        ),
+        prompts=generation.prompts,
+        count=search.rewrites,
+        count_tokens=estimated_tokens,
+        max_prompt_tokens=settings.generation.context_tokens - _SHORT_TEXT_TOKENS,
+    )
+
+
+async def _reranking(
+    settings: Settings,
+    generation: _Generation,
+    stack: AsyncExitStack,
+    given: "Reranker | BaseNodePostprocessor | None",
+) -> Reranker | None:
+    """Return who orders passages anew. Raises NotConfigured for one that can't be made."""
+    rerank = settings.rerank
+    if given is not None:
+        return await asyncio.to_thread(as_reranker, given, rerank.timeout_seconds)
+    if rerank.by == "none":
+        return None
+    if rerank.by == "language_model":
+        return _model_reranker(settings, generation)
+    if rerank.by == "cross_encoder":
+        from ragcore.adapters.models.reranking import CrossEncoderReranker
+
+        if rerank.directory is None:
+            raise NotConfigured("a cross-encoder is read from RAGCORE_RERANK__DIRECTORY: set it")
+        encoder = await asyncio.to_thread(
+            CrossEncoderReranker,
+            rerank.directory,
+            threads=rerank.threads,
+            max_tokens=rerank.max_tokens,
+            timeout_seconds=rerank.timeout_seconds,
+        )
+        stack.callback(encoder.close)
+        return encoder
+    if rerank.postprocessor is None:
+        raise NotConfigured("name a class by RAGCORE_RERANK__POSTPROCESSOR: `package.module:Name`")
+    from ragcore.llamaindex.postprocessors import postprocessor_at
+
+    made = await asyncio.to_thread(postprocessor_at, rerank.postprocessor, rerank.options)
+    return as_reranker(made, rerank.timeout_seconds)
+
+
+def _model_reranker(settings: Settings, generation: _Generation) -> Reranker:
+    if generation.models is None or generation.prompts is None:
+        raise NotConfigured(
+            "RAGCORE_RERANK__BY language_model asks one: set RAGCORE_GENERATION__PROVIDER"
+        )
+    from ragcore.adapters.models.chat import estimated_tokens
+    from ragcore.adapters.models.reranking import ModelReranker
+
+    rerank = settings.rerank
+    return ModelReranker(
+        generation.models.writing(
+            answer_tokens=_SHORT_TEXT_TOKENS,
+            timeout_seconds=rerank.timeout_seconds,
+            model=rerank.model,
+        ),
+        prompts=generation.prompts,
+        count_tokens=estimated_tokens,
+        max_prompt_tokens=settings.generation.context_tokens - _SHORT_TEXT_TOKENS,
+    )
+
+
+def as_reranker(given: "Reranker | BaseNodePostprocessor", timeout_seconds: float) -> Reranker:
+    """Return the reranker itself, or a LlamaIndex node postprocessor made into one."""
+    if hasattr(given, "rerank"):
+        return cast("Reranker", given)
+    from ragcore.llamaindex.postprocessors import PostprocessorReranker
+
+    return PostprocessorReranker(given, timeout_seconds=timeout_seconds)
 
 
 def _days(days: int) -> timedelta | None:

@@ -7,7 +7,7 @@ with `--config`. Secrets have no defaults.
 
 import os
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import (
@@ -20,6 +20,7 @@ from pydantic_settings import (
 Language = Annotated[str, Field(pattern="^[a-z]{2}$")]
 """ISO 639-1."""
 ModelName = Annotated[str, Field(min_length=1)]
+CollectionName = Annotated[str, Field(pattern="^[a-z0-9_-]{1,48}$")]
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -135,6 +136,11 @@ class GenerationSettings(_Group):
         default={},
         description='Another model for questions in a language: `{"ru": "qwen2.5:7b"}`.',
     )
+    collection_models: dict[CollectionName, ModelName] = Field(
+        default={},
+        description="Another model for questions about a single collection, whatever their"
+        ' language: `{"contracts": "gemma3:12b"}`.',
+    )
     temperature: float = Field(
         default=0.0, ge=0, le=2, description="0: the likeliest words; more: more variety."
     )
@@ -184,10 +190,49 @@ class SearchSettings(_Group):
         default=2000, ge=0, description="Filters that match at most so many chunks scan exactly."
     )
     merge_neighbours: bool = Field(
-        default=False,
-        description="Join neighbouring passages under the same heading; offsets of citations then"
-        " count in the joined text.",
+        default=False, description="Join neighbouring passages under the same heading."
     )
+    rewrites: int = Field(
+        default=0,
+        ge=0,
+        le=5,
+        description="Other wordings of a question that the language model adds and that are"
+        " searched for as well; 0: none, the model is not asked.",
+    )
+    rewrite_timeout_seconds: float = Field(
+        default=15.0, gt=0, description="After so long the question is searched for by itself."
+    )
+
+
+class RerankSettings(_Group):
+    """Ordering the best passages anew by something that reads each with the question."""
+
+    by: Literal["none", "language_model", "cross_encoder", "postprocessor"] = Field(
+        default="none",
+        description="The language model of answers, an ONNX cross-encoder, any LlamaIndex node"
+        " postprocessor; `none`: they stay in the order of the search.",
+    )
+    passages: int = Field(default=12, ge=2, le=100, description="Passages that are read.")
+    timeout_seconds: float = Field(
+        default=20.0, gt=0, description="After so long they stay in the order of the search."
+    )
+    model: ModelName | None = Field(
+        default=None, description="Language model to ask; None: the one that words answers."
+    )
+    directory: Path | None = Field(
+        default=None, description="Folder of a cross-encoder: `model.onnx` and `tokenizer.json`."
+    )
+    threads: int = Field(default=1, ge=1, description="Threads that a cross-encoder computes on.")
+    max_tokens: int = Field(
+        default=512, ge=32, le=8192, description="Of question and passage, read by a cross-encoder."
+    )
+    postprocessor: str | None = Field(
+        default=None,
+        pattern=r"^[\w.]+:\w+$",
+        description="`package.module:Name` of a node postprocessor's class, or of a function that"
+        " makes one.",
+    )
+    options: dict[str, Any] = Field(default={}, description="What it is called with.")
 
 
 class AccessSettings(_Group):
@@ -334,6 +379,7 @@ class Settings(BaseSettings):
     generation: GenerationSettings = GenerationSettings()
     langfuse: LangfuseSettings = LangfuseSettings()
     search: SearchSettings = SearchSettings()
+    rerank: RerankSettings = RerankSettings()
     access: AccessSettings = AccessSettings()
     callbacks: CallbackSettings = CallbackSettings()
     fetch: FetchSettings = FetchSettings()

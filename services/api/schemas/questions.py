@@ -71,7 +71,9 @@ class SearchIn(In):
     )
     stream: bool = Field(default=False, description="Only for an answer: as server-sent events.")
     generate: bool = Field(
-        default=True, description="Only for an answer. False: never call a language model."
+        default=True,
+        description="False: never call a language model, neither for the answer nor, where so "
+        "configured, to reword the question or to rerank.",
     )
 
 

@@ -11,7 +11,7 @@ from ragcore.errors import InvalidInput, NotConfigured
 from ragcore.ports import PromptKind
 from ragcore.steps.identity import checked_collection
 
-_NAME = re.compile(r"(answer|condense)\.([a-z]{2})\.md")
+_NAME = re.compile(r"(answer|condense|rewrite|rerank)\.([a-z]{2})\.md")
 _PLACEHOLDER: Final = "{boundary}"
 _MOST_CHARACTERS: Final = 8000
 """Of one prompt; every question pays for it."""
@@ -71,8 +71,8 @@ def _read_folder(folder: Traversable, collection: str | None) -> Iterator[tuple[
             found = _NAME.fullmatch(file.name)
             if found is None:
                 raise NotConfigured(
-                    f"{str(file)!r} is no prompt: they are named `answer.LANGUAGE.md` and "
-                    "`condense.LANGUAGE.md`, such as `answer.en.md`"
+                    f"{str(file)!r} is no prompt: they are named `KIND.LANGUAGE.md`, such as "
+                    "`answer.en.md`; kinds are answer, condense, rewrite and rerank"
                 )
             yield (collection, found[1], found[2]), _read(file)
 

@@ -1,28 +1,37 @@
-"""A question → passages: embed it, ask both legs in one round trip, fuse, keep the best."""
+"""A question → passages: embed it, ask both legs in one round trip, fuse, keep the best.
+
+On request a language model adds other wordings of the question before, and a reranker reads the
+best passages together with the question after.
+"""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 
-from ragcore.errors import InvalidInput
+from ragcore.errors import InvalidInput, ModelUnavailable, Rejected
 from ragcore.model import (
     AllOf,
     Candidates,
     Condition,
     Filter,
+    Part,
     Passage,
     SearchMode,
     SearchResult,
     Vector,
 )
-from ragcore.ports import UNMETERED, ChunkStore, Embedder, Meter
+from ragcore.ports import UNMETERED, ChunkStore, Embedder, Meter, Reranker, Rewriter
 from ragcore.steps.fingerprints import require_same_embedding
 from ragcore.steps.fusing import Fusion, Ranked, fuse
 from ragcore.steps.languages import detect
 from ragcore.steps.relevance import Calibration, calibration_of
 
+log = logging.getLogger(__name__)
+
 _REMEMBERED_QUESTIONS = 1024
+_BETWEEN_PARTS = "\n\n"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +68,11 @@ class Search:
     """Proposals taken from each leg before fusion."""
     merge_neighbours: bool = False
     """Join passages that follow one another in a document under the same heading."""
+    rewriter: Rewriter | None = None
+    """Adds wordings, which are searched for as the question itself is."""
+    reranker: Reranker | None = None
+    reranked: int = 20
+    """Passages that the reranker reads; never fewer than are asked for."""
     meter: Meter = field(default=UNMETERED, repr=False)
     languages: dict[str, str | None] = field(default_factory=dict, repr=False)
     """Of questions asked before, as long as they are remembered."""
@@ -72,26 +86,47 @@ class Search:
         mode: SearchMode = "hybrid",
         filters: Filter | None = None,
         explain: bool = False,
+        language_models: bool = True,
     ) -> SearchResult:
         """Return at most `top_k` passages, best first; none when nothing matches.
 
         Scores of several collections are comparable, since one model embeds the question for all.
-        Raises InvalidInput (blank question), CollectionNotFound, InvalidFilter, CollectionMismatch,
-        ModelUnavailable and StoreUnavailable.
+        `language_models` False asks none, neither for other wordings nor for the order. One that
+        fails is done without, with a warning. Raises InvalidInput (blank question),
+        CollectionNotFound, InvalidFilter, CollectionMismatch, ModelUnavailable (the embedding
+        model) and StoreUnavailable.
         """
-        names = _names(collection)
+        names, text = _names(collection), _asked_text(question)
         stopwatch = _Stopwatch()
+        warnings: list[str] = []
+        others: Sequence[str] = ()
+        if self.rewriter is not None and language_models:
+            others = await self._other_wordings(self.rewriter, text, names, warnings)
+            stopwatch.lap("rewrite")
+        reranker = self._reranker(language_models)
+        kept = top_k if reranker is None else max(self.reranked, top_k)
         # A leg alone needs no proposals to spare: they are for fusion.
-        limit = max(self.candidates, top_k) if mode == "hybrid" else top_k
-        asked = await self._understand(question, mode, filters, limit)
+        limit = max(self.candidates, kept) if mode == "hybrid" else kept
+        asked = [
+            await self._understand(text, mode, filters, limit),
+            *await asyncio.gather(
+                *(self._understand(other, mode, filters, limit) for other in others)
+            ),
+        ]
         stopwatch.lap("embed")
-        found = await asyncio.gather(*(self._retrieve(name, asked) for name in names))
+        pairs = [(name, each) for each in asked for name in names]
+        found = await asyncio.gather(*(self._retrieve(name, each) for name, each in pairs))
         stopwatch.lap("retrieve")
-        fusions = [_fused(candidates, asked) for candidates in found]
-        passages = _best(fusions, top_k, explain=explain)
+        fusions = [_fused(c, each) for c, (_, each) in zip(found, pairs, strict=True)]
+        passages = _best(fusions, kept, explain=explain)
+        stopwatch.lap("fuse")
+        if reranker is not None and passages:
+            passages = await _reranked(reranker, text, passages, warnings, explain=explain)
+            passages = passages[:top_k]
+            stopwatch.lap("rerank")
         if self.merge_neighbours:
             passages = joined_neighbours(passages)
-        stopwatch.lap("fuse")
+            stopwatch.lap("fuse")
         self.meter.searched(
             mode,
             stopwatch.milliseconds,
@@ -100,16 +135,34 @@ class Search:
         return SearchResult(
             passages=tuple(passages),
             timings_ms=stopwatch.milliseconds,
-            warnings=tuple(self._warnings(asked, found)),
+            warnings=(*warnings, *self._warnings(asked[0], found)),
             weights=_mean_weights(fusions),
         )
 
+    async def _other_wordings(
+        self, rewriter: Rewriter, question: str, collections: Sequence[str], warnings: list[str]
+    ) -> Sequence[str]:
+        """Return wordings of the question besides its own; none, and a warning, on a failure."""
+        try:
+            found = await rewriter.rewrite(
+                question, collection=collections[0] if len(collections) == 1 else None
+            )
+        except (ModelUnavailable, Rejected) as error:
+            log.warning("searching for a question in its own words only: %s", error)
+            warnings.append(f"the question was searched for in its own words only: {error}")
+            return []
+        different = {text.casefold(): text for text in map(_without_nul, found) if text}
+        different.pop(question.casefold(), None)
+        return list(different.values())
+
+    def _reranker(self, language_models: bool) -> Reranker | None:
+        if self.reranker is None or (self.reranker.is_language_model and not language_models):
+            return None
+        return self.reranker
+
     async def _understand(
-        self, question: str, mode: SearchMode, filters: Filter | None, limit: int
+        self, text: str, mode: SearchMode, filters: Filter | None, limit: int
     ) -> _Question:
-        text = question.replace("\0", " ").strip()
-        if not text:
-            raise InvalidInput(f"the question {question!r} is blank: ask something")
         language, vector = await asyncio.gather(self._language(text), self._embed(text, mode))
         calibration = await self._calibration(mode)
         return _Question(
@@ -185,8 +238,9 @@ class Search:
 def joined_neighbours(passages: Sequence[Passage]) -> list[Passage]:
     """Join passages that follow one another in a document under the same heading.
 
-    The joined one has the id of its first chunk, the best score, and all places; offsets of
-    citations count in its text. Stays in order of the best score.
+    The joined one has the id of its first chunk, the best score, and all places; its `parts` tell
+    which chunk is where, so that a citation still points into a single one. Stays in order of the
+    best score.
     """
     groups: list[list[Passage]] = []
     for passage in sorted(passages, key=_reading_order):
@@ -195,6 +249,42 @@ def joined_neighbours(passages: Sequence[Passage]) -> list[Passage]:
         else:
             groups.append([passage])
     return sorted((_joined(group) for group in groups), key=lambda joined: -joined.score)
+
+
+async def _reranked(
+    reranker: Reranker,
+    question: str,
+    passages: list[Passage],
+    warnings: list[str],
+    *,
+    explain: bool,
+) -> list[Passage]:
+    """Return the passages in the reranker's order, or in their own, with a warning."""
+    try:
+        judged = await reranker.rerank(question, passages)
+    except (ModelUnavailable, Rejected) as error:
+        log.warning("leaving passages in the order of the search: %s", error)
+        warnings.append(f"the passages were not reranked: {error}")
+        return passages
+    return [_explained(passage, rank, explain) for rank, passage in enumerate(judged, start=1)]
+
+
+def _explained(passage: Passage, rank: int, explain: bool) -> Passage:
+    if not explain or passage.explanation is None:
+        return passage
+    explanation = replace(passage.explanation, reranked_rank=rank, reranked_score=passage.score)
+    return passage.scored(passage.score, explanation)
+
+
+def _without_nul(text: str) -> str:
+    return text.replace("\0", " ").strip()
+
+
+def _asked_text(question: str) -> str:
+    text = _without_nul(question)
+    if not text:
+        raise InvalidInput(f"the question {question!r} is blank: ask something")
+    return text
 
 
 def _names(collection: str | Sequence[str]) -> list[str]:
@@ -235,9 +325,15 @@ def _fused(candidates: Candidates, asked: _Question) -> Fusion:
 
 
 def _best(fusions: Iterable[Fusion], top_k: int, *, explain: bool) -> list[Passage]:
+    """Return the best of all; a chunk that several wordings found stands where it fits best."""
     ranked = [one for fusion in fusions for one in fusion.ranked]
     ranked.sort(key=lambda one: -one.value)
-    return [_passage(one, rank, explain) for rank, one in enumerate(ranked[:top_k], start=1)]
+    best: dict[tuple[str, str], Ranked] = {}
+    for one in ranked:
+        if len(best) == top_k:
+            break
+        best.setdefault((one.candidate.passage.collection, one.candidate.passage.chunk_id), one)
+    return [_passage(one, rank, explain) for rank, one in enumerate(best.values(), start=1)]
 
 
 def _passage(ranked: Ranked, rank: int, explain: bool) -> Passage:
@@ -266,10 +362,27 @@ def _continues(first: Passage, second: Passage) -> bool:
 def _joined(group: Sequence[Passage]) -> Passage:
     if len(group) == 1:
         return group[0]
+    best = max(group, key=lambda passage: passage.score)
     return replace(
         group[0],
-        text="\n\n".join(passage.text for passage in group),
-        score=max(passage.score for passage in group),
+        text=_BETWEEN_PARTS.join(passage.text for passage in group),
+        score=best.score,
+        explanation=best.explanation,
         places=tuple(place for passage in group for place in passage.places),
         elements=tuple(element for passage in group for element in passage.elements),
+        parts=tuple(_parts(group)),
     )
+
+
+def _parts(group: Sequence[Passage]) -> Iterator[Part]:
+    start = 0
+    for passage in group:
+        end = start + len(passage.text)
+        if passage.parts:  # joined before
+            yield from (
+                replace(part, start=start + part.start, end=start + part.end)
+                for part in passage.parts
+            )
+        else:
+            yield Part(passage.chunk_id, start, end, passage.places)
+        start = end + len(_BETWEEN_PARTS)

@@ -28,7 +28,7 @@ from llama_index.core.vector_stores.utils import metadata_dict_to_node
 from ragcore.adapters.postgres.layout import LAYOUT_KEYS, source_relationship
 from ragcore.adapters.postgres.nodes import NodeRow
 from ragcore.errors import InvalidInput
-from ragcore.model import Box, Chunk, Explanation, Metadata, Passage, Place
+from ragcore.model import Box, Chunk, Explanation, Metadata, Part, Passage, Place
 
 _PROVENANCE = (
     "document_id",
@@ -43,6 +43,7 @@ _PROVENANCE = (
     "places",
     "elements",
     "explanation",
+    "parts",
 )
 """Metadata keys that a passage's own fields take, whatever the document's metadata says."""
 _HIDDEN = "document_metadata"
@@ -63,6 +64,7 @@ def node_from_passage(passage: Passage) -> TextNode:
         "language": passage.language,
         **_standing(passage.headings, passage.places, passage.elements),
         "explanation": asdict(passage.explanation) if passage.explanation else None,
+        "parts": [asdict(part) for part in passage.parts] or None,
     }
     return _node(passage.chunk_id, passage.text, passage.document_id, passage.metadata, provenance)
 
@@ -125,6 +127,7 @@ def passage_from_node(found: NodeWithScore) -> Passage:
         language=own["language"],
         metadata=metadata | metadata.pop(_HIDDEN, {}),
         explanation=_explanation(own["explanation"]),
+        parts=tuple(map(_part, own["parts"] or ())),
     )
 
 
@@ -200,6 +203,11 @@ def _box(values: Sequence[float] | None) -> Box | None:
         return None
     left, top, right, bottom = values
     return (left, top, right, bottom)
+
+
+def _part(values: Mapping[str, Any]) -> Part:
+    places = tuple(Place(place["page"], _box(place["box"])) for place in values["places"])
+    return Part(values["chunk_id"], values["start"], values["end"], places)
 
 
 def _explanation(values: Mapping[str, Any] | None) -> Explanation | None:

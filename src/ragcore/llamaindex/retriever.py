@@ -28,6 +28,7 @@ class Search(Protocol):
         mode: SearchMode,
         filters: Filter | None,
         explain: bool,
+        language_models: bool,
     ) -> SearchResult: ...
 
 
@@ -52,7 +53,8 @@ def search_results() -> Iterator[list[SearchResult]]:
 class RagRetriever(BaseRetriever):
     """Finds the passages of one or more collections for a question, best first.
 
-    Scores are 0…1, higher is better. Usable by `retrieve` and `aretrieve`, inside a running event
+    Other wordings of the question and a reranker are used as configured; `language_models` False
+    asks no language model for them. Scores are 0…1, higher is better. Usable by `retrieve` and `aretrieve`, inside a running event
     loop and outside. Raises what `flows.search.Search` raises.
     """
 
@@ -65,6 +67,7 @@ class RagRetriever(BaseRetriever):
         mode: SearchMode = "hybrid",
         filters: Filter | MetadataFilters | None = None,
         explain: bool = False,
+        language_models: bool = True,
         callback_manager: CallbackManager | None = None,
     ) -> None:
         super().__init__(callback_manager=callback_manager)
@@ -74,6 +77,7 @@ class RagRetriever(BaseRetriever):
         self._mode: SearchMode = mode
         self._filters = filter_of(filters) if isinstance(filters, MetadataFilters) else filters
         self._explain = explain
+        self._language_models = language_models
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         return _nodes(self._search.call_sync(lambda search: self._ask(search, query_bundle)))
@@ -89,6 +93,7 @@ class RagRetriever(BaseRetriever):
             mode=self._mode,
             filters=self._filters,
             explain=self._explain,
+            language_models=self._language_models,
         )
 
 

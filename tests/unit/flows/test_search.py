@@ -1,4 +1,5 @@
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ from hypothesis import strategies as st
 from ragcore.errors import CollectionMismatch, CollectionNotFound, InvalidInput, ModelUnavailable
 from ragcore.flows.search import Search, joined_neighbours
 from ragcore.model import Chunk, Condition, Document, Passage, Place, SearchMode, Vector
+from ragcore.steps.citing import cite
 from ragcore.testing.memory.chunks import MemoryChunks, MemoryCollections
 from ragcore.testing.memory.embedder import MemoryEmbedder
 
@@ -241,3 +243,140 @@ async def test_search_joins_neighbours_when_told_to(embedder: MemoryEmbedder) ->
     joined = await Search(chunks=store, embedder=embedder, merge_neighbours=True)("ferry")
     assert (len(apart), len(joined)) == (2, 1)
     assert joined[0].text == "\n\n".join(texts)
+
+
+def test_parts_tell_which_chunk_is_where() -> None:
+    (joined,) = joined_neighbours([passage("d", 2), passage("d", 3)])
+    for part, ordinal in zip(joined.parts, (2, 3), strict=True):
+        assert part.chunk_id == f"d{ordinal}"
+        assert joined.text[part.start : part.end] == f"text {ordinal}"
+        assert part.places == (Place(ordinal),)
+    (again,) = joined_neighbours([joined, passage("d", 1)])
+    assert [part.chunk_id for part in again.parts] == ["d1", "d2", "d3"]
+    assert [again.text[part.start : part.end] for part in again.parts] == again.text.split("\n\n")
+
+
+def test_a_citation_of_a_joined_passage_points_into_one_chunk() -> None:
+    (joined,) = joined_neighbours([passage("d", 2), passage("d", 3)])
+    start = joined.text.index("text 3")
+    citation = cite(joined, marker=1, start=start, end=start + 6)
+    assert (citation.chunk_id, citation.start, citation.end) == ("d3", 0, 6)
+    assert (citation.quote, citation.page) == ("text 3", 3)
+
+
+async def test_neighbours_are_joined_among_what_the_filter_lets_through(
+    chunks: MemoryChunks, embedder: MemoryEmbedder
+) -> None:
+    texts = ["The ferry leaves at seven.", "The ferry takes an hour.", "The ferry is red."]
+    parts = [Chunk(f"f{n}", n, text, text, tokens=9, language="en") for n, text in enumerate(texts)]
+    vectors = await embedder.embed_documents(texts)
+    chunks.replace(Document("guide", "f", language="en", metadata={"kind": "f"}), parts, vectors)
+    search = Search(chunks=chunks, embedder=embedder, merge_neighbours=True)
+    only = Condition(field="kind", operator="eq", value="f")
+    (found,) = await search("the ferry", collection="guide", filters=only)
+    assert found.text == "\n\n".join(texts)
+    others = Condition(field="kind", operator="ne", value="f")
+    rest = await search("the ferry", collection="guide", filters=others)
+    assert "f" not in {one.document_id for one in rest}
+
+
+# --- other wordings and a reranker -----------------------------------------------------------
+
+
+@dataclass
+class Wordings:
+    """A rewriter that has them ready, or fails."""
+
+    texts: Sequence[str] = ()
+    error: Exception | None = None
+    asked: list[tuple[str, str | None]] = field(default_factory=list)
+
+    async def rewrite(self, question: str, *, collection: str | None = None) -> Sequence[str]:
+        self.asked.append((question, collection))
+        if self.error is not None:
+            raise self.error
+        return self.texts
+
+
+@dataclass
+class Reversing:
+    """A reranker that finds the last one best, or fails."""
+
+    is_language_model: bool = True
+    error: Exception | None = None
+    read: list[int] = field(default_factory=list)
+
+    async def rerank(self, question: str, passages: Sequence[Passage]) -> Sequence[Passage]:
+        self.read.append(len(passages))
+        if self.error is not None:
+            raise self.error
+        count = len(passages)
+        return [
+            one.scored(1 - rank / count, one.explanation)
+            for rank, one in enumerate(reversed(passages))
+        ]
+
+
+@pytest.mark.parametrize("mode", ["hybrid", "vector", "keyword"])
+async def test_what_other_words_find_is_found_too_and_once(
+    search: Search, mode: SearchMode
+) -> None:
+    asked = Wordings(["lighthouse built in 1874", "LIGHTHOUSE", " ", "the ferry\0 in the morning"])
+    both = replace(search, rewriter=asked)
+    found = await both("Lighthouse", collection="guide", mode=mode, explain=True)
+    assert asked.asked == [("Lighthouse", "guide")]
+    assert {"lighthouse", "ferry"} <= set(ids(found))
+    assert len(ids(found)) == len(set(ids(found)))
+    assert set(found.timings_ms) == {"rewrite", "embed", "retrieve", "fuse"}
+    alone = await search("Lighthouse", collection="guide", mode=mode)
+    assert found[0].score >= alone[0].score
+
+
+async def test_filters_and_collections_hold_for_every_wording(search: Search) -> None:
+    asked = Wordings(["museum with boats", "паром"])
+    only = Condition(field="kind", operator="eq", value="ferry")
+    found = await replace(search, rewriter=asked)("ferry", collection="guide", filters=only)
+    assert ids(found) == ["ferry"]
+    both = await replace(search, rewriter=asked)("ferry", collection=["guide", "empty"])
+    assert {one.collection for one in both} == {"guide"}
+    assert asked.asked[-1] == ("ferry", None)
+
+
+@pytest.mark.parametrize("error", [ModelUnavailable("away"), InvalidInput("too long")])
+async def test_a_rewriter_that_fails_costs_its_wordings_only(
+    search: Search, error: Exception
+) -> None:
+    found = await replace(search, rewriter=Wordings(error=error))("ferry", collection="guide")
+    assert found[0].chunk_id == "ferry"
+    assert found.warnings == (f"the question was searched for in its own words only: {error}",)
+
+
+async def test_a_reranker_reads_more_than_is_asked_for_and_explains_itself(search: Search) -> None:
+    reranker = Reversing()
+    plain = await search("ferry", collection="guide", top_k=3)
+    found = await replace(search, reranker=reranker)(
+        "ferry", collection="guide", top_k=1, explain=True
+    )
+    assert reranker.read == [3]
+    assert ids(found) == [ids(plain)[-1]]
+    told = found[0].explanation
+    assert told is not None
+    assert (told.fused_rank, told.reranked_rank) == (3, 1)
+    assert told.reranked_score == found[0].score == 1.0
+    assert set(found.timings_ms) == {"embed", "retrieve", "fuse", "rerank"}
+
+
+async def test_a_reranker_that_fails_leaves_the_order_of_the_search(search: Search) -> None:
+    plain = await search("ferry", collection="guide", top_k=2)
+    broken = Reversing(error=ModelUnavailable("away"))
+    found = await replace(search, reranker=broken)("ferry", collection="guide", top_k=2)
+    assert found.passages == plain.passages
+    assert found.warnings == ("the passages were not reranked: away",)
+
+
+async def test_no_language_model_is_asked_where_that_is_not_wanted(search: Search) -> None:
+    wordings, model, encoder = Wordings(["boats"]), Reversing(), Reversing(is_language_model=False)
+    for reranker in (model, encoder):
+        asking = replace(search, rewriter=wordings, reranker=reranker)
+        await asking("ferry", collection="guide", language_models=False)
+    assert (wordings.asked, model.read, encoder.read) == ([], [], [3])

@@ -65,6 +65,7 @@ class RecordedSearch:
         mode: SearchMode,
         filters: Filter | None,
         explain: bool,
+        language_models: bool,
     ) -> SearchResult:
         await asyncio.sleep(0)
         self.asked.append(

@@ -4,6 +4,7 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from ragcore.errors import MissingExtra, ModelMissing, ModelUnavailable, Rejected
@@ -106,10 +107,15 @@ class ChatModels:
 
     default: ChatModel
     by_language: Mapping[str, ChatModel] = field(default_factory=dict)
+    by_collection: Mapping[str, ChatModel] = field(default_factory=dict)
 
-    def of(self, language: str | None) -> ChatModel:
-        """Return the model for questions in a language."""
-        return self.by_language.get(language or "", self.default)
+    def of(self, language: str | None, *, collection: str | None = None) -> ChatModel:
+        """Return the model for questions in a language about a single collection, or about many.
+
+        A collection's own model goes before that of the language.
+        """
+        of_language = self.by_language.get(language or "", self.default)
+        return self.by_collection.get(collection or "", of_language)
 
 
 class OllamaChats:
@@ -121,12 +127,18 @@ class OllamaChats:
         url: str,
         model: str,
         models: Mapping[str, str],
+        collection_models: Mapping[str, str] = MappingProxyType({}),
+        besides: Sequence[str] = (),
         context_tokens: int,
         temperature: float,
         keep_alive: str,
         timeout_seconds: float,
     ) -> None:
-        """`models`: others than `model`, by language. Raises MissingExtra without the extra."""
+        """`models` and `collection_models`: others than `model`, by language and by collection.
+
+        `besides`: those that `writing` will be asked for by their names. Raises MissingExtra
+        without the extra.
+        """
         try:
             from ollama import AsyncClient
         except ImportError as error:
@@ -134,27 +146,40 @@ class OllamaChats:
         self._url = url
         self._model = model
         self._models = models
+        self._collection_models = collection_models
+        self._besides = tuple(besides)
         self._context_tokens = context_tokens
         self._temperature = temperature
         self._keep_alive = _seconds_or_duration(keep_alive)
         self._client = AsyncClient(host=url, timeout=timeout_seconds)
 
-    def writing(self, *, answer_tokens: int, timeout_seconds: float) -> ChatModels:
-        """Return the models, writing at most so many tokens in at most so long."""
+    def writing(
+        self, *, answer_tokens: int, timeout_seconds: float, model: str | None = None
+    ) -> ChatModels:
+        """Return the models, writing at most so many tokens in at most so long.
+
+        `model`: a single one in place of all of them.
+        """
 
         def named(model: str) -> ChatModel:
             llm = self._llm(model, answer_tokens, timeout_seconds)
             return ChatModel(llm, name=f"ollama:{model}", timeout_seconds=timeout_seconds)
 
-        others = {language: named(model) for language, model in self._models.items()}
-        return ChatModels(named(self._model), others)
+        if model is not None:
+            return ChatModels(named(model))
+        return ChatModels(
+            named(self._model),
+            {language: named(other) for language, other in self._models.items()},
+            {collection: named(other) for collection, other in self._collection_models.items()},
+        )
 
     async def require(self) -> None:
         """Raise ModelMissing for the first model the server lacks, ModelUnavailable without it."""
         import httpx
         import ollama
 
-        for model in dict.fromkeys((self._model, *self._models.values())):
+        others = (*self._models.values(), *self._collection_models.values(), *self._besides)
+        for model in dict.fromkeys((self._model, *others)):
             try:
                 await self._client.show(model)
             except ollama.ResponseError as error:

@@ -70,8 +70,11 @@ class GeneratedAnswerer:
         started = perf_counter()
         if not passages:
             return await self._fallback.answer(question, passages, query_vector=query_vector)
-        language, prompt = await asyncio.to_thread(self._prompt, question, passages, history)
-        model = self._models.of(language)
+        collection = _only_collection(passages)
+        language, prompt = await asyncio.to_thread(
+            self._prompt, question, passages, history, collection
+        )
+        model = self._models.of(language, collection=collection)
         draft = _Draft(len(prompt.passages), None if self._is_strict else on_text)
         try:
             written = await model.write(prompt.messages, on_text=draft.add)
@@ -95,24 +98,32 @@ class GeneratedAnswerer:
         )
 
     def _prompt(
-        self, question: str, passages: Sequence[Passage], history: Sequence[Message]
+        self,
+        question: str,
+        passages: Sequence[Passage],
+        history: Sequence[Message],
+        collection: str | None,
     ) -> tuple[str | None, Prompt]:
-        """Return the question's language and its prompt; a collection's own if it is from one."""
+        """Return the question's language and its prompt."""
         language = detect(question)
-        collections = {passage.collection for passage in passages}
         prompt = build_prompt(
             question,
             passages,
             instructions=self._prompts.find(
                 "answer",
                 language=language,
-                collection=collections.pop() if len(collections) == 1 else None,
+                collection=collection,
             ),
             history=history,
             count_tokens=self._count_tokens,
             max_tokens=self._max_prompt_tokens,
         )
         return language, prompt
+
+
+def _only_collection(passages: Sequence[Passage]) -> str | None:
+    collections = {passage.collection for passage in passages}
+    return collections.pop() if len(collections) == 1 else None
 
 
 class _Draft:
@@ -238,7 +249,7 @@ class GeneratedCondenser:
             count_tokens=self._count_tokens,
             max_tokens=self._max_prompt_tokens,
         )
-        return self._models.of(language), messages
+        return self._models.of(language, collection=collection), messages
 
 
 def _first_line(text: str) -> str:
