@@ -13,6 +13,7 @@ from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
+from pooling import pooler
 from ragcore.adapters.postgres.chunks import (
     PostgresChunks,
     copy_chunks,
@@ -409,7 +410,7 @@ async def test_frequent_words_that_are_only_looked_up_change_no_score(database_u
 
 async def test_settings_of_a_search_do_not_outlive_it(database_url: str) -> None:
     """Behind a pooler the next transaction may be somebody else's."""
-    async with opened(database_url, size=1) as (pool, store):
+    async with pooler(database_url) as url, opened(url, size=1) as (pool, store):
         await store.candidates("notes", vector=vectors(1)[0], text="zebra")
         async with pool.connection() as connection:
             cursor = await connection.execute(
@@ -417,3 +418,11 @@ async def test_settings_of_a_search_do_not_outlive_it(database_url: str) -> None
                 " current_setting('hnsw.iterative_scan'), current_setting('hnsw.ef_search')"
             )
             assert await cursor.fetchone() == ("on", '"$user", public', "off", "40")
+
+
+async def test_a_wider_view_does_not_outlive_its_search(database_url: str) -> None:
+    async with opened(database_url, size=1) as (pool, store):
+        await store.candidates("notes", vector=vectors(1)[0], text=None, vector_limit=200)
+        async with pool.connection() as connection:
+            cursor = await connection.execute("SELECT current_setting('hnsw.ef_search')")
+            assert await cursor.fetchone() == ("64",)

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any, Final
 
 from ragcore.adapters.postgres import filters, sql
@@ -21,6 +22,7 @@ _MOST_COUNTED: Final = 4_000
 _MOST_QUESTION_CHARACTERS: Final = 10_000
 
 _ALL: Final = 2**31 - 1  # rows
+_EVERYTHING: Final = AllOf(())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,22 +60,25 @@ class Search:
 
     def statement(self) -> tuple[str, Mapping[str, Any]]:
         """Return the statement and its parameters. Raises InvalidFilter."""
-        wanted = AllOf(()) if self.filters is None else self.filters
+        text = _text(
+            self._shape(),
+            self.collection,
+            self.vector_limit,
+            is_filtered=self.is_filtered,
+            has_vector=self.vector is not None,
+        )
+        if not self.is_filtered:
+            return text, self._values()
+        wanted = _EVERYTHING if self.filters is None else self.filters
         document_filter, document_values = filters.document_condition(wanted)
         own_filter, own_values = filters.own_condition(wanted)
         if self.chunk_ids is not None:
             document_filter = f"t.id = ANY(%(chunk_ids)s) AND ({document_filter})"
             own_filter = f"t.id = ANY(%(chunk_ids)s) AND ({own_filter})"
-        statement = SQL[self._shape()]
-        for name, fragment in self._fragments().items():
-            statement = statement.replace(f"{{{name}}}", fragment)
-        statement = (
-            statement.replace("{document_filter}", document_filter)
-            .replace("{own_filter}", own_filter)
-            .replace("{collection}", self.collection)
-            .replace("{vector_limit}", str(self.vector_limit))
+        text = text.replace("{document_filter}", document_filter).replace(
+            "{own_filter}", own_filter
         )
-        return statement, {**document_values, **own_values, **self._values()}
+        return text, {**document_values, **own_values, **self._values()}
 
     def is_short(self, rows: Sequence[Mapping[str, Any]]) -> bool:
         """Tell whether a leg returned less than it might have."""
@@ -99,25 +104,6 @@ class Search:
         if self.text is not None:
             return "both_legs"
         return "nearest_of_many" if self.is_of_many and not self.is_filtered else "vector_leg"
-
-    def _fragments(self) -> Mapping[str, str]:
-        """The fragments by name, outer ones first."""
-        nearest = "nearest_matching" if self.is_filtered else "nearest"
-        has_vector = self.vector is not None
-        return {
-            "opening": SQL["opening"],
-            "header": SQL["header"],
-            "passage": SQL["passage"],
-            "matching": SQL["matching" if self.is_filtered else "none"],
-            "few": SQL["few_matching" if self.is_filtered else "few_at_all"],
-            "nearest": SQL[nearest if has_vector else "none"],
-            "terms": SQL["terms"],
-            "worded": SQL["worded_matching" if self.is_filtered else "worded"],
-            "lets_through": SQL["lets_through"],
-            "bm25": SQL["bm25"],
-            "distance": SQL["distance" if has_vector else "no_distance"],
-            "cosine": SQL["cosine" if has_vector else "no_cosine"],
-        }
 
     def _values(self) -> Mapping[str, Any]:
         return {
@@ -148,9 +134,42 @@ class Search:
         return header["essential_terms"] < held and found < self.keyword_limit
 
 
+@lru_cache(maxsize=256)
+def _text(
+    shape: str, collection: str, vector_limit: int, *, is_filtered: bool, has_vector: bool
+) -> str:
+    """Put a statement together; conditions of a filter are left to be put in."""
+    text = SQL[shape]
+    for name, fragment in _fragments(is_filtered=is_filtered, has_vector=has_vector).items():
+        text = text.replace(f"{{{name}}}", fragment)
+    if not is_filtered:
+        everything, _ = filters.document_condition(_EVERYTHING)
+        text = text.replace("{document_filter}", everything).replace("{own_filter}", everything)
+    return text.replace("{collection}", collection).replace("{vector_limit}", str(vector_limit))
+
+
+def _fragments(*, is_filtered: bool, has_vector: bool) -> Mapping[str, str]:
+    """The fragments by name, outer ones first."""
+    nearest = "nearest_matching" if is_filtered else "nearest"
+    return {
+        "opening": SQL["opening"],
+        "header": SQL["header"],
+        "passage": SQL["passage"],
+        "matching": SQL["matching" if is_filtered else "none"],
+        "few": SQL["few_matching" if is_filtered else "few_at_all"],
+        "nearest": SQL[nearest if has_vector else "none"],
+        "terms": SQL["terms"],
+        "worded": SQL["worded_matching" if is_filtered else "worded"],
+        "lets_through": SQL["lets_through"],
+        "bm25": SQL["bm25"],
+        "distance": SQL["distance" if has_vector else "no_distance"],
+        "cosine": SQL["cosine" if has_vector else "no_cosine"],
+    }
+
+
 def _languages(header: Mapping[str, Any]) -> Mapping[str, int]:
     counted: Counter[str] = Counter()
-    for language, chunks in json.loads(header["languages"] or "[]"):
+    for language, chunks in json.loads(header["languages"]) if header["languages"] else ():
         counted[language] += chunks
     return dict(counted)
 
@@ -163,7 +182,9 @@ def _sendable(question: str) -> str:
 
 def _terms(header: Mapping[str, Any]) -> Sequence[tuple[str, int, float, Sequence[str]]]:
     """Lexeme, frequency, idf and configurations of each word of the question."""
-    terms: Sequence[tuple[str, int, float, Sequence[str]]] = json.loads(header["terms"] or "[]")
+    if not header["terms"]:
+        return ()
+    terms: Sequence[tuple[str, int, float, Sequence[str]]] = json.loads(header["terms"])
     return terms
 
 
