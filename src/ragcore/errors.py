@@ -2,15 +2,18 @@
 
 RagError
 ├── NotFound            CollectionNotFound, DocumentNotFound, PageNotFound, JobNotFound,
-│                       BlobNotFound, KeyNotFound
+│                       BlobNotFound, KeyNotFound, BucketNotFound, ObjectGone,
+│                       TraceNotFound
 ├── Rejected            InvalidInput, InvalidFilter, UnsupportedFormat, DocumentTooLarge,
 │                       ForbiddenUrl, UnfitModel
 ├── AccessDenied        Unauthenticated, Forbidden
 ├── ConversionError     ConversionFailed, ConversionTimeout, PasswordRequired, NoTextFound
-├── Conflict            CollectionMismatch, IdempotencyConflict, LeaseLost, NotRetryable
+├── Conflict            CollectionMismatch, IdempotencyConflict, LeaseLost, NotRetryable,
+│                       DeletionRefused
 ├── Unavailable         StoreUnavailable, BlobsUnavailable, QueueUnavailable, ModelUnavailable
 │                       (ModelMissing), SourceUnavailable, StorageFull, RateLimited, Busy
-└── Unsupported         UnsupportedMachine, UnsupportedServer, MissingExtra, NotConfigured
+└── Unsupported         UnsupportedMachine, UnsupportedServer, MissingExtra, NotConfigured,
+                        TracingOff
 
 Every class has a public, stable `code` (listed in docs/reference/errors.md) and says whether the
 same call, unchanged, may succeed later. Messages name the offending value and what to do next.
@@ -69,6 +72,24 @@ class KeyNotFound(NotFound):
     """No API key of that id."""
 
     code = "key_not_found"
+
+
+class BucketNotFound(NotFound):
+    """No bucket of that name is configured, or its server has none."""
+
+    code = "bucket_not_found"
+
+
+class ObjectGone(NotFound):
+    """The object was deleted from its bucket before it was fetched."""
+
+    code = "object_gone"
+
+
+class TraceNotFound(NotFound):
+    """No answer given here has that trace id."""
+
+    code = "trace_not_found"
 
 
 # --- the input is at fault -----------------------------------------------------------------
@@ -203,6 +224,12 @@ class NotRetryable(Conflict):
     code = "not_retryable"
 
 
+class DeletionRefused(Conflict):
+    """So much of a bucket is missing that it looks like a mistake; nothing was deleted."""
+
+    code = "deletion_refused"
+
+
 # --- what we depend on is away -------------------------------------------------------------
 
 
@@ -248,7 +275,7 @@ class ModelMissing(ModelUnavailable):
 
 
 class SourceUnavailable(Unavailable):
-    """The server that a URL points at is away, failed, or took too long."""
+    """The server that a URL points at, or of a bucket, is away, failed, or took too long."""
 
     code = "source_unavailable"
 
@@ -306,3 +333,9 @@ class NotConfigured(Unsupported):
     """A setting is missing or contradicts another."""
 
     code = "not_configured"
+
+
+class TracingOff(Unsupported):
+    """Feedback is kept with traces, and none are made: no Langfuse is configured."""
+
+    code = "tracing_off"

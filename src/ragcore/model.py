@@ -470,6 +470,31 @@ class Answer:
     trace_id: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Asker:
+    """For whom a question is asked, as its trace tells it; nothing else depends on it."""
+
+    user: str | None = None
+    """At most 200 characters, of whatever names a person or a program."""
+    session: str | None = None
+    """The conversation that the question belongs to, likewise."""
+    key: str | None = None
+    """Name of the API key that was shown: who says so."""
+
+
+@dataclass(frozen=True, slots=True)
+class Feedback:
+    """What somebody thinks of an answer."""
+
+    trace_id: str
+    """The answer's: 32 hexadecimal digits, lower case."""
+    score: float
+    """0…1, higher is better."""
+    comment: str | None = None
+    given_by: str = ""
+    """Whose opinion it is: a later one of the same on the same answer takes its place."""
+
+
 Role = Literal["system", "user", "assistant"]
 
 

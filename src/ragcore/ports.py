@@ -5,15 +5,19 @@ memory (`ragcore.testing.memory`) and a contract suite that both must pass.
 """
 
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Final, Literal, Protocol
+from types import TracebackType
+from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
+from ragcore.errors import TracingOff
 from ragcore.model import (
     Answer,
     ApiKey,
+    Asker,
     AuditEntry,
     BucketObject,
     Candidates,
@@ -23,10 +27,12 @@ from ragcore.model import (
     DeletionReceipt,
     Document,
     EmbeddingSpec,
+    Feedback,
     Filter,
     Job,
     JobFailure,
     JobStatus,
+    KnownObject,
     Message,
     Metadata,
     Outcome,
@@ -359,7 +365,8 @@ class Catalog(Protocol):
     async def cancel(self, job_id: UUID) -> Job:
         """Cancel a job that is not finished; whoever works on it loses its lease.
 
-        The unfinished children of a bucket's job go with it. A finished job is returned as it is. Raises JobNotFound.
+        The unfinished children of a bucket's job go with it. A finished job is returned as it is.
+        Raises JobNotFound.
         """
         ...
 
@@ -713,6 +720,196 @@ class ChunkStore(Protocol):
         ...
 
 
+# --- buckets -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class OpenObject:
+    """An object that is being read; what is said of it holds for these very bytes."""
+
+    object: BucketObject
+    filename: str
+    mime_type: str | None
+    metadata: Mapping[str, Any]
+    """The object's own and its tags, the tags winning; numbers and booleans as such."""
+    warnings: tuple[str, ...]
+    pieces: AsyncIterator[bytes]
+    """To be read inside the block that gave the object."""
+
+
+class Buckets(Protocol):
+    """Buckets of other people's, read and never written. Only configured ones are reached.
+
+    All may raise BucketNotFound, SourceUnavailable (retry later), or NotConfigured when the server
+    does not let us in.
+    """
+
+    def require(self, bucket: str, *, collection: str) -> None:
+        """Raise BucketNotFound for a bucket that is not configured, Forbidden for one that is
+        configured for other collections only. Asks no server."""
+        ...
+
+    def list(self, bucket: str, prefix: str) -> AsyncIterator[Sequence[BucketObject]]:
+        """Yield all objects whose key starts with `prefix`, a page at a time, as they are listed.
+
+        Usually in order of keys, not always. Ends only at the end of the listing: whatever cuts it
+        short raises.
+        """
+        ...
+
+    async def find(self, bucket: str, key: str) -> BucketObject | None:
+        """Return an object as it is now; None when there is none."""
+        ...
+
+    def open(self, bucket: str, key: str) -> AbstractAsyncContextManager[OpenObject]:
+        """Open an object as it is now. Raises ObjectGone; reading the pieces may raise, too."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class BucketOrder:
+    """What a bucket's job is told to do."""
+
+    collection: str
+    bucket: str
+    prefix: str = ""
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    metadata: Metadata | None = None
+    """Of every document, below what the object itself says."""
+    delete_missing: bool = False
+    """Delete the documents whose objects are gone."""
+    max_delete_share: float = 0.2
+    """Of the known objects, 0…1: when more are gone, none is deleted; 1: any number may go."""
+    dry_run: bool = False
+    """Only tell what would be done."""
+
+    @property
+    def uri(self) -> str:
+        return f"s3://{self.bucket}/{self.prefix}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BucketLease(Lease):
+    """The right to work on a bucket's job."""
+
+    order: BucketOrder
+    submitted_by: str | None = None
+    request_id: str | None = None
+
+
+ObjectAction = Literal["new", "changed", "gone", "deleted", "skipped", "failed_before"]
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectNote:
+    """What a bucket's job decided about one object."""
+
+    key: str
+    action: ObjectAction
+    reason: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectResult:
+    """The same with what became of it."""
+
+    note: ObjectNote
+    job_id: UUID | None = None
+    status: JobStatus | None = None
+    outcome: Outcome | None = None
+    error: JobFailure | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class BucketState:
+    """When a bucket's jobs ran, in seconds ago; None: never, as far as jobs are kept."""
+
+    started_seconds_ago: float | None = None
+    succeeded_seconds_ago: float | None = None
+    is_under_way: bool = False
+
+
+class Sources(Protocol):
+    """Which documents come from which buckets, and the jobs that keep the two alike.
+
+    All may raise StoreUnavailable. Documents and their jobs are the catalogue's.
+    """
+
+    async def start(
+        self, order: BucketOrder, *, submitted_by: str, request_id: str | None = None
+    ) -> Job:
+        """Queue a bucket's job; the one that is under way already when it has the same order.
+
+        Recorded in the audit trail in the same transaction.
+        """
+        ...
+
+    async def claim(
+        self, *, owner: str, lease: timedelta, job_id: UUID | None = None
+    ) -> BucketLease | None:
+        """Take the oldest waiting job of a bucket, or that one; None: none waits."""
+        ...
+
+    async def known(
+        self, collection: str, bucket: str, *, prefix: str, after: str | None, limit: int
+    ) -> Sequence[KnownObject]:
+        """Return what is stored under a prefix, in order of keys, from the one after that key."""
+        ...
+
+    async def known_one(self, collection: str, bucket: str, key: str) -> KnownObject | None: ...
+
+    async def take(
+        self, submissions: Sequence[Submission], *, lease: BucketLease | None = None
+    ) -> Sequence[Job]:
+        """Queue jobs for objects of one bucket, in one transaction; return those that were made.
+
+        Decided anew under a lock, so that listings and events that see the same object at once
+        make one job of it. With a lease they are its children. Raises LeaseLost when that is gone,
+        CollectionNotFound.
+        """
+        ...
+
+    async def note(self, lease: BucketLease, notes: Sequence[ObjectNote]) -> None:
+        """Record what was decided. Safe to repeat; what has a job of its own stays as it is."""
+        ...
+
+    async def fetched(
+        self,
+        lease: DocumentLease,
+        found: OpenObject,
+        *,
+        sha256: bytes,
+        size_bytes: int,
+        metadata: Metadata,
+    ) -> None:
+        """Say what the lease's version turned out to be; its blob is stored. Raises LeaseLost."""
+        ...
+
+    async def park(
+        self, lease: BucketLease, counts: Mapping[str, int], failure: JobFailure | None = None
+    ) -> None:
+        """End the work on a bucket's job, which ends by itself with the last of its children.
+
+        `failure` is how it will end then; None: well. Raises LeaseLost.
+        """
+        ...
+
+    async def settle_parked(self) -> Sequence[Job]:
+        """Count anew what became of the children of parked jobs; return those that ended now."""
+        ...
+
+    async def objects(
+        self, job_id: UUID, *, limit: int = 100, after: str | None = None
+    ) -> Sequence[ObjectResult]:
+        """Tell what a bucket's job decided, in order of keys, from the one after that key."""
+        ...
+
+    async def state(self, order: BucketOrder) -> BucketState:
+        """Tell when jobs of this collection, bucket and prefix ran."""
+        ...
+
+
 # --- the doorbell --------------------------------------------------------------------------
 
 
@@ -818,6 +1015,119 @@ class Reranker(Protocol):
         ...
 
 
+# --- traces --------------------------------------------------------------------------------
+
+
+class QuestionTrace(Protocol):
+    """One question on its way to an answer, from entering the block to leaving it.
+
+    An error that leaves the block is noted. The context of the running task stays as it is, so the
+    block may hold a `yield`.
+    """
+
+    def __enter__(self) -> "QuestionTrace": ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None: ...
+
+    def inside(self) -> AbstractContextManager[None]:
+        """Have what begins inside the block, tasks too, be part of the trace; without a `yield`."""
+        ...
+
+    def answered(self, answer: Answer) -> Answer:
+        """Take note of the answer, and return it with its `trace_id`, None when not recorded."""
+        ...
+
+
+class JobTrace(Protocol):
+    """One attempt at a job."""
+
+    def reached(self, stage: Stage) -> None:
+        """Take note that a stage begins, and the one before ends. May be told it repeatedly."""
+        ...
+
+    def ended(self, job: Job) -> None:
+        """Take note of how the attempt ended."""
+        ...
+
+
+class Tracer(Protocol):
+    """Tells an operator, question by question and job by job, what happened and how long it took.
+
+    Calls are cheap and wait for nothing. What can't be told is dropped: only `score` raises.
+    """
+
+    def warm_up(self) -> None:
+        """Load what the first question would wait for. Takes seconds: not on an event loop."""
+        ...
+
+    def question(
+        self,
+        question: str,
+        *,
+        collections: Sequence[str],
+        asker: Asker,
+        options: Mapping[str, str | int | bool],
+    ) -> QuestionTrace:
+        """Return the trace of a question; `options` are those it is asked with."""
+        ...
+
+    def job(self, job: Job) -> AbstractContextManager[JobTrace]:
+        """Trace an attempt at a job for as long as the block lasts, what begins in it included."""
+        ...
+
+    def score(self, feedback: Feedback) -> None:
+        """Take feedback on an answer, to be sent soon; safe to repeat.
+
+        Raises TraceNotFound when no answer from here has that trace id, TracingOff, and Busy when
+        too much waits to be sent.
+        """
+        ...
+
+
+class _Untraced:
+    """A `Tracer` for where nobody looks."""
+
+    def warm_up(self) -> None: ...
+
+    def question(self, question: str, **_: object) -> QuestionTrace:
+        return _NOTHING
+
+    def job(self, job: Job) -> AbstractContextManager[JobTrace]:
+        return nullcontext(_NOTHING)
+
+    def score(self, feedback: Feedback) -> None:
+        raise TracingOff(
+            "feedback is kept with the traces of answers, and none are made here: "
+            "an operator sets RAGCORE_LANGFUSE__SECRET_KEY"
+        )
+
+
+class _Nothing:
+    def __enter__(self) -> "_Nothing":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def inside(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    def answered(self, answer: Answer) -> Answer:
+        return answer
+
+    def reached(self, stage: Stage) -> None: ...
+
+    def ended(self, job: Job) -> None: ...
+
+
+_NOTHING: Final = _Nothing()
+UNTRACED: Final[Tracer] = _Untraced()
+
+
 # --- numbers -------------------------------------------------------------------------------
 
 ChildEnd = Literal["recycled", "timeout", "memory", "crashed", "cancelled"]
@@ -858,6 +1168,10 @@ class Meter(Protocol):
 
     def called_back(self, result: CallbackResult) -> None: ...
 
+    def synced(self, counts: Mapping[str, int]) -> None:
+        """Take note of what a bucket's job found and did, by outcome."""
+        ...
+
 
 class _Unmetered:
     """A `Meter` for where nobody counts."""
@@ -877,6 +1191,8 @@ class _Unmetered:
     def child_ended(self, reason: ChildEnd) -> None: ...
 
     def called_back(self, result: CallbackResult) -> None: ...
+
+    def synced(self, counts: Mapping[str, int]) -> None: ...
 
 
 UNMETERED: Final[Meter] = _Unmetered()
