@@ -120,6 +120,25 @@ VersionState = Literal["pending", "current", "replaced", "superseded", "failed"]
 
 
 @dataclass(frozen=True, slots=True)
+class KnownObject:
+    """What is stored of an object of a bucket."""
+
+    key: str
+    document_id: str
+    sequence: int
+    """Of the newest version; a higher one later says that something came meanwhile."""
+    in_place: BucketObject | None = None
+    """The object that the version in place was read from; None: none is, or it came otherwise."""
+    newest: BucketObject | None = None
+    """The same of the newest version, whatever became of it."""
+    newest_state: VersionState | None = None
+    failure: "JobFailure | None" = None
+    """Why the job of the newest version failed, or is tried again."""
+    parent_id: UUID | None = None
+    """The job of the bucket that found the newest version."""
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """One set of bytes of a document, and what became of it."""
 
