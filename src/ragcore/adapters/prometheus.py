@@ -94,6 +94,12 @@ class PrometheusMeter:
             ["result"],
             registry=registry,
         )
+        self._bucket_objects = Counter(
+            "ragcore_bucket_objects",
+            "What became of the objects of buckets? By outcome, when a bucket's job has ended.",
+            ["outcome"],
+            registry=registry,
+        )
 
     def searched(
         self, mode: SearchMode, timings_ms: Mapping[str, float], *, shortfall: int
@@ -121,6 +127,10 @@ class PrometheusMeter:
 
     def called_back(self, result: CallbackResult) -> None:
         self._callbacks.labels(result).inc()
+
+    def synced(self, counts: Mapping[str, int]) -> None:
+        for outcome, objects in counts.items():
+            self._bucket_objects.labels(outcome).inc(objects)
 
 
 class PoolStatistics(Protocol):

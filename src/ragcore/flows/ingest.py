@@ -4,26 +4,46 @@ import asyncio
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
-from ragcore.errors import LeaseLost, StorageFull, UnfitModel
+from ragcore.errors import BucketNotFound, LeaseLost, StorageFull, UnfitModel
 from ragcore.flows.submit import docling_key, markdown_key, original_key, version_prefix
-from ragcore.model import Collection, ConvertedDocument, EmbeddingSpec, Stage, Vectors
+from ragcore.model import (
+    BucketObject,
+    Collection,
+    ConvertedDocument,
+    EmbeddingSpec,
+    Stage,
+    Vectors,
+)
 from ragcore.ports import (
     BlobStore,
     Catalog,
     Collections,
     ConversionRequest,
     Converter,
+    DocumentLease,
     IndexedVersion,
-    Lease,
     Settled,
 )
 
 Report = Callable[[Stage, float], None]
 """Called with a stage and how far it is, 0…1."""
+
+
+class FetchObject(Protocol):
+    """What ingestion asks of `flows.objects`."""
+
+    async def __call__(self, lease: DocumentLease, source: BucketObject) -> Sequence[str]:
+        """Make the object's bytes the version's own, and return warnings."""
+        ...
+
+
+async def no_bucket(lease: DocumentLease, source: BucketObject) -> Sequence[str]:
+    """Stand in where no bucket is configured any more. Raises BucketNotFound."""
+    raise BucketNotFound(f"bucket {source.bucket!r} is not configured here")
 
 
 class DocumentEmbedding(Protocol):
@@ -62,15 +82,23 @@ class Ingest:
     max_tokens: int
     tokenizer: str
     """Name of the counter that the conversion child loads; see `ports.ConversionRequest`."""
+    fetch_object: FetchObject = no_bucket
+    """Brings an object of a bucket into the blob store."""
 
-    async def __call__(self, lease: Lease, report: Report) -> Settled:
+    async def __call__(self, lease: DocumentLease, report: Report) -> Settled:
         """Return how it ended. Raises LeaseLost, Rejected, ConversionError, Unavailable …"""
         settled = await self.catalog.settle_repeated(lease)
+        warnings: Sequence[str] = ()
+        if settled is None and lease.source is not None:
+            report("fetching", 0.0)
+            warnings = await self.fetch_object(lease, lease.source)
+            settled = await self.catalog.settle_repeated(lease)  # now that its bytes are known
+            lease = replace(lease, source=None)
         if settled is None:
             collection = await self._collection(lease.job.collection)
             with self._workplace() as directory:
                 try:
-                    settled = await self._work(lease, collection, Path(directory), report)
+                    settled = await self._work(lease, collection, Path(directory), report, warnings)
                 except LeaseLost:
                     await self._drop_unneeded_files(lease)
                     raise
@@ -84,13 +112,18 @@ class Ingest:
         except OSError as error:
             raise StorageFull(f"there is no room to work in: {error}") from error
 
-    async def _drop_unneeded_files(self, lease: Lease) -> None:
+    async def _drop_unneeded_files(self, lease: DocumentLease) -> None:
         """Delete what was stored for a document that was deleted while it was worked on."""
         if not await self.catalog.are_live([lease.version_id]):
             await self.blobs.delete_prefix(version_prefix(lease.version_id))
 
     async def _work(
-        self, lease: Lease, collection: Collection, directory: Path, report: Report
+        self,
+        lease: DocumentLease,
+        collection: Collection,
+        directory: Path,
+        report: Report,
+        fetch_warnings: Sequence[str],
     ) -> Settled:
         clock = _Clock()
         report("fetching", 0.0)
@@ -101,7 +134,11 @@ class Ingest:
             self._request(lease, collection, original, directory), progress=report
         )
         clock.lap("convert")
-        warnings = [*document.report.warnings, *self._fitness(collection, document)]
+        warnings = [
+            *fetch_warnings,
+            *document.report.warnings,
+            *self._fitness(collection, document),
+        ]
         report("embedding", 0.0)
         vectors, embedding_warnings = await self.embedding.documents(
             [chunk.embedding_text for chunk in document.chunks],
@@ -136,7 +173,7 @@ class Ingest:
         )
 
     def _request(
-        self, lease: Lease, collection: Collection, original: Path, directory: Path
+        self, lease: DocumentLease, collection: Collection, original: Path, directory: Path
     ) -> ConversionRequest:
         return ConversionRequest(
             path=original,
@@ -164,7 +201,7 @@ class Ingest:
             raise UnfitModel(message)
         return (message,)
 
-    async def _keep_results(self, lease: Lease, document: ConvertedDocument) -> None:
+    async def _keep_results(self, lease: DocumentLease, document: ConvertedDocument) -> None:
         """Keep the DoclingDocument and its Markdown: a new chunker or model never parses again."""
         results = (
             (docling_key(lease.version_id), document.docling_path),

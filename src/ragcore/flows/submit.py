@@ -95,13 +95,16 @@ class Submit:
             idempotency_scope=idempotency_scope,
         )
 
-    async def store(self, chunks: AsyncIterator[bytes]) -> StoredUpload:
+    async def store(
+        self, chunks: AsyncIterator[bytes], *, version_id: UUID | None = None
+    ) -> StoredUpload:
         """Make bytes durable before it is known what they are: to be recorded, or discarded.
 
-        Those that are neither go with the sweep of orphans. Raises DocumentTooLarge, StorageFull
-        and BlobsUnavailable, and leaves nothing then.
+        `version_id` names them when they have a version already. Those that are neither go with
+        the sweep of orphans. Raises DocumentTooLarge, StorageFull and BlobsUnavailable, and leaves
+        nothing then.
         """
-        version_id = uuid4()
+        version_id = version_id or uuid4()
         digest = hashlib.sha256()
         size = await self.blobs.put(original_key(version_id), self._measured(chunks, digest))
         return StoredUpload(version_id, digest.digest(), size)

@@ -10,7 +10,7 @@ from datetime import timedelta
 from uuid import UUID
 
 from ragcore.errors import LeaseLost, RagError, Unavailable
-from ragcore.flows.ingest import Ingest
+from ragcore.flows.ingest import Ingest, Report
 from ragcore.logs import about
 from ragcore.model import Job, JobFailure, Stage
 from ragcore.ports import Catalog, Lease
@@ -29,6 +29,10 @@ documents under 300 kills, three had met 5 (benchmarks/faults.py)."""
 
 HAND_IN = tuple(timedelta(seconds=s) for s in (0.5, 1, 2, 4, 8))
 """Waits before it is tried again to record how a job ended, when the database is away."""
+
+
+Task = Callable[[Report], Awaitable[object]]
+"""What is done under a lease."""
 
 
 @dataclass(slots=True)
@@ -71,15 +75,32 @@ class Work:
         )
         if lease is None:
             return None
+        return await self.finish(
+            lease, lambda report: self.ingest(lease, report), on_progress=on_progress
+        )
+
+    async def finish(
+        self,
+        lease: Lease,
+        task: Task,
+        *,
+        on_progress: Callable[[Job], None] | None = None,
+    ) -> Job:
+        """Run a job that was claimed, whatever it does, and return it as it is afterwards.
+
+        The task ends the job itself when it goes well; otherwise it raises.
+        """
         job = lease.job
         with about(job_id=str(job.job_id), document_id=job.document_id, collection=job.collection):
             if lease.crashes >= self.most_crashes:
                 await self._fail(lease, _poisonous(lease))
             else:
-                await self._run(lease, on_progress)
+                await self._run(lease, task, on_progress)
             return await self.catalog.job(job.job_id)
 
-    async def _run(self, lease: Lease, on_progress: Callable[[Job], None] | None) -> None:
+    async def _run(
+        self, lease: Lease, task: Task, on_progress: Callable[[Job], None] | None
+    ) -> None:
         progress = _Progress()
 
         def report(stage: Stage, done: float) -> None:
@@ -89,7 +110,7 @@ class Work:
 
         try:
             async with self._held(lease, progress):
-                await self.ingest(lease, report)
+                await task(report)
         except LeaseLost as lost:
             await self._survive(lease, lost)
         except asyncio.CancelledError:

@@ -29,6 +29,7 @@ from ragcore.errors import (
     NotRetryable,
 )
 from ragcore.model import (
+    BucketObject,
     DeletionReceipt,
     Document,
     Filter,
@@ -42,7 +43,15 @@ from ragcore.model import (
     Stage,
     Version,
 )
-from ragcore.ports import Idempotency, IndexedVersion, Lease, Settled, Submission, Submitted
+from ragcore.ports import (
+    DocumentLease,
+    Idempotency,
+    IndexedVersion,
+    Lease,
+    Settled,
+    Submission,
+    Submitted,
+)
 
 SQL = sql.load("catalog.sql")
 
@@ -82,7 +91,7 @@ class PostgresCatalog:
             first = await _first_answer(connection, idempotency, job_ids)
             if first:
                 return [Submitted(job, needs_blob=False) for job in first]
-            await _hold_collections(connection, {each.collection for each in submissions})
+            await hold_collections(connection, {each.collection for each in submissions})
             submitted: dict[int, Submitted] = {}
             for place in _in_lock_order(submissions):
                 submitted[place] = await _submit(
@@ -99,7 +108,7 @@ class PostgresCatalog:
         lease: timedelta,
         job_id: UUID | None = None,
         at_most_bytes: int | None = None,
-    ) -> Lease | None:
+    ) -> DocumentLease | None:
         # Losing an unsynced claim in a crash only leaves the job waiting, so it need not wait
         # for the disk. The same holds for `renew`.
         async with self._transaction(durable=False) as connection:
@@ -115,7 +124,7 @@ class PostgresCatalog:
             )
         if row is None:
             return None
-        return Lease(
+        return DocumentLease(
             job=job_of(row),
             token=row["lease_token"],
             version_id=row["version_id"],
@@ -124,23 +133,24 @@ class PostgresCatalog:
             filename=row["filename"],
             mime_type=row["mime_type"],
             crashes=row["crashes"],
+            source=source_of(row),
         )
 
     async def renew(
         self, lease: Lease, *, duration: timedelta, stage: Stage | None, progress: float
     ) -> None:
         async with self._transaction(durable=False) as connection:
-            await _fenced(
+            await fenced(
                 connection,
-                "renew",
+                SQL["renew"],
                 lease,
                 {"duration": duration, "stage": stage, "progress": progress},
             )
 
-    async def settle_repeated(self, lease: Lease) -> Settled | None:
+    async def settle_repeated(self, lease: DocumentLease) -> Settled | None:
         async with self._transaction() as connection:
             current = await _lock_document(connection, lease)
-            await _fenced(connection, "hold", lease, {})
+            await fenced(connection, SQL["hold"], lease, {})
             outcome = await _outcome_without_work(connection, lease, current)
             if outcome is None:
                 return None
@@ -151,7 +161,7 @@ class PostgresCatalog:
             await _exchange_sequences(connection, lease, current)
             return Settled(outcome, (*settled.retired, *older))
 
-    async def put_in_place(self, lease: Lease, version: IndexedVersion) -> Settled:
+    async def put_in_place(self, lease: DocumentLease, version: IndexedVersion) -> Settled:
         async with self._transaction() as connection:
             current = await _lock_document(connection, lease)
             if current["sequence"] is not None and current["sequence"] > lease.sequence:
@@ -188,20 +198,18 @@ class PostgresCatalog:
 
     async def fail(self, lease: Lease, failure: JobFailure) -> None:
         async with self._transaction() as connection:
-            await _fenced(connection, "fail", lease, {"error": Jsonb(asdict(failure))})
-            await connection.execute(
-                SQL["retire_version"], {"version_id": lease.version_id, "state": "failed"}
-            )
+            await fenced(connection, SQL["fail"], lease, {"error": Jsonb(asdict(failure))})
+            await connection.execute(SQL["fail_version_of"], {"job_id": lease.job.job_id})
 
     async def retry(self, lease: Lease, failure: JobFailure, *, after: timedelta) -> None:
         async with self._transaction() as connection:
-            await _fenced(
-                connection, "retry", lease, {"error": Jsonb(asdict(failure)), "after": after}
+            await fenced(
+                connection, SQL["retry"], lease, {"error": Jsonb(asdict(failure)), "after": after}
             )
 
     async def give_back(self, lease: Lease) -> None:
         async with self._transaction() as connection:
-            await _fenced(connection, "give_back", lease, {})
+            await fenced(connection, SQL["give_back"], lease, {})
 
     async def survived(self, lease: Lease) -> None:
         async with self._transaction() as connection:
@@ -210,7 +218,10 @@ class PostgresCatalog:
     async def cancel(self, job_id: UUID) -> Job:
         async with self._transaction() as connection:
             await connection.execute(SQL["cancel"], {"job_id": job_id})
-            return job_of(await _existing_job(connection, job_id))
+            cancelled = job_of(await _existing_job(connection, job_id))
+            if cancelled.kind == "bucket" and cancelled.status == "cancelled":
+                await connection.execute(SQL["cancel_children"], {"job_id": job_id})
+            return cancelled
 
     async def run_again(self, job_id: UUID) -> Job:
         async with self._transaction() as connection:
@@ -390,13 +401,24 @@ class PostgresCatalog:
         return _document(row)
 
     async def forget(
-        self, collection: str, document_ids: Sequence[str], *, only_expired: bool = False
+        self,
+        collection: str,
+        document_ids: Sequence[str],
+        *,
+        only_expired: bool = False,
+        unless_after: Mapping[str, int] | None = None,
     ) -> tuple[DeletionReceipt, Sequence[UUID]]:
         wanted = {"collection": collection, "document_ids": list(document_ids)}
         async with self._transaction() as connection:
             found = await _all(connection, "lock_documents", wanted)
             if only_expired:
                 found = await _still_expired(connection, found)
+            if unless_after is not None:
+                found = [
+                    row
+                    for row in found
+                    if row["last_sequence"] <= unless_after.get(row["document_id"], 0)
+                ]
             numbers = [row["document_no"] for row in found]
             ids = [row["document_id"] for row in found]
             if not found:
@@ -475,7 +497,8 @@ async def _first_answer(
     return [first[job_id] for job_id in row["job_ids"]]
 
 
-async def _hold_collections(connection: Connection, names: Set[str]) -> None:
+async def hold_collections(connection: Connection, names: Set[str]) -> None:
+    """Keep collections from being deleted for now. Raises CollectionNotFound."""
     rows = await _all(connection, "hold_collections", {"names": list(names)})
     if missing := names - {row["name"] for row in rows}:
         raise CollectionNotFound(f"there is no collection {min(missing)!r}")
@@ -493,7 +516,7 @@ async def _submit(
     settled = await _settle(connection, submission, job_id=job_id, place=place)
     if settled is not None:
         return Submitted(settled, needs_blob=False)
-    queued = await _enqueue(connection, submission, job_id=job_id, place=place)
+    queued = await enqueue(connection, submission, job_id=job_id, place=place)
     return Submitted(queued, needs_blob=True)
 
 
@@ -553,9 +576,10 @@ async def _redescribe(
     return is_news
 
 
-async def _enqueue(
-    connection: Connection, submission: Submission, *, job_id: UUID, place: int
+async def enqueue(
+    connection: Connection, submission: Submission, *, job_id: UUID, place: int = 0
 ) -> Job:
+    """Record a version and its queued job, whatever is in place; in the caller's transaction."""
     document = {
         "collection": submission.collection,
         "document_id": submission.document_id,
@@ -577,8 +601,17 @@ async def _enqueue(
         "uri": submission.uri,
         "metadata": _jsonb(submission.metadata),
         "expires_at": submission.expires_at,
+        "source": None if submission.source is None else Jsonb(asdict(submission.source)),
     }
     await connection.execute(SQL["insert_version"], version)
+    if submission.source is not None:
+        source = {
+            "document_no": row["document_no"],
+            "collection": submission.collection,
+            "bucket": submission.source.bucket,
+            "key": submission.source.key,
+        }
+        await connection.execute(SQL["insert_source"], source)
     whose = {"document_no": row["document_no"], "version_id": submission.version_id}
     return await _insert_job(
         connection, "insert_job", submission, {"job_id": job_id, "place": place} | whose
@@ -595,6 +628,7 @@ async def _insert_job(
         "priority": submission.priority,
         "submitted_by": submission.submitted_by,
         "request_id": submission.request_id,
+        "parent_id": submission.parent_id,
     }
     row = await _one(connection, name, said | dict(values))
     assert row is not None
@@ -636,7 +670,7 @@ async def _still_expired(connection: Connection, locked: Sequence[DictRow]) -> l
     return [row for row in locked if row["document_no"] in expired]
 
 
-async def _lock_document(connection: Connection, lease: Lease) -> DictRow:
+async def _lock_document(connection: Connection, lease: DocumentLease) -> DictRow:
     wanted = {"document_no": lease.document_no}
     await connection.execute(SQL["lock_document"], wanted)
     row = await _one(connection, "locked_document", wanted)
@@ -646,7 +680,7 @@ async def _lock_document(connection: Connection, lease: Lease) -> DictRow:
 
 
 async def _outcome_without_work(
-    connection: Connection, lease: Lease, current: Mapping[str, Any]
+    connection: Connection, lease: DocumentLease, current: Mapping[str, Any]
 ) -> Outcome | None:
     """Tell how a job ends whose bytes are in place already, or too old to matter."""
     if current["sequence"] is None:
@@ -657,11 +691,14 @@ async def _outcome_without_work(
     assert mine is not None  # versions live as long as their document, which is locked
     if not _is_repeat(current, bytes(mine["sha256"]), mine["fingerprint"]):
         return None
+    if mine["source"] is not None:  # the same bytes, which are now known under newer marks
+        marks = {"version_id": current["version_id"], "source": Jsonb(mine["source"])}
+        await connection.execute(SQL["mark_version"], marks)
     return "updated" if await _redescribe(connection, current, mine) else "unchanged"
 
 
 async def _drop_version(
-    connection: Connection, lease: Lease, outcome: Outcome, current: Mapping[str, Any]
+    connection: Connection, lease: DocumentLease, outcome: Outcome, current: Mapping[str, Any]
 ) -> Settled:
     """Finish a job whose version is not needed."""
     await _finish(connection, lease, outcome, current)
@@ -670,14 +707,14 @@ async def _drop_version(
     return Settled(outcome, (lease.version_id,))
 
 
-async def _supersede_older(connection: Connection, lease: Lease) -> Sequence[UUID]:
+async def _supersede_older(connection: Connection, lease: DocumentLease) -> Sequence[UUID]:
     """End the older jobs of the document that nobody holds; return their versions."""
     wanted = {"document_no": lease.document_no, "sequence": lease.sequence}
     return [row["version_id"] for row in await _all(connection, "supersede_older", wanted)]
 
 
 async def _exchange_sequences(
-    connection: Connection, lease: Lease, current: Mapping[str, Any]
+    connection: Connection, lease: DocumentLease, current: Mapping[str, Any]
 ) -> None:
     """Make the version in place as new as the repeat of its bytes that has just arrived.
 
@@ -702,9 +739,9 @@ async def _finish(
     timings_ms: Mapping[str, float] | None = None,
     warnings: Sequence[str] = (),
 ) -> None:
-    await _fenced(
+    await fenced(
         connection,
-        "finish",
+        SQL["finish"],
         lease,
         {
             "outcome": outcome,
@@ -718,7 +755,10 @@ async def _finish(
 
 
 async def _promote(
-    connection: Connection, lease: Lease, version: IndexedVersion, current: Mapping[str, Any]
+    connection: Connection,
+    lease: DocumentLease,
+    version: IndexedVersion,
+    current: Mapping[str, Any],
 ) -> None:
     given = await _one(connection, "version_of_lease", {"version_id": lease.version_id})
     assert given is not None
@@ -753,12 +793,12 @@ async def _promote(
     )
 
 
-async def _fenced(
-    connection: Connection, name: str, lease: Lease, values: Mapping[str, Any]
+async def fenced(
+    connection: Connection, query: str, lease: Lease, values: Mapping[str, Any]
 ) -> None:
     """Change the job only while the lease is ours; otherwise raise, which rolls back."""
     fence = {"job_id": lease.job.job_id, "token": lease.token}
-    cursor = await connection.execute(SQL[name], fence | dict(values))
+    cursor = await connection.execute(query, fence | dict(values))
     if cursor.rowcount != 1:
         raise LeaseLost(
             f"job {str(lease.job.job_id)!r} was cancelled or taken over by another worker"
@@ -832,7 +872,15 @@ def job_of(row: Mapping[str, Any]) -> Job:
         created_at=row["created_at"],
         started_at=row["started_at"],
         finished_at=row["finished_at"],
+        kind=row["kind"],
+        parent_id=row["parent_id"],
+        counts=(row["result"] or {}).get("counts", {}),
     )
+
+
+def source_of(row: Mapping[str, Any]) -> BucketObject | None:
+    """Make the object of a version of its row in ragcore.versions."""
+    return None if row["source"] is None else BucketObject(**row["source"])
 
 
 def _document(row: Mapping[str, Any]) -> Document:

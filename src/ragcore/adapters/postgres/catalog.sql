@@ -42,9 +42,14 @@ RETURNING document_no, last_sequence;
 
 -- name: insert_version
 INSERT INTO ragcore.versions (version_id, document_no, sequence, sha256, size_bytes, filename,
-                              mime_type, fingerprint, title, uri, metadata, expires_at)
+                              mime_type, fingerprint, title, uri, metadata, expires_at, source)
 VALUES (%(version_id)s, %(document_no)s, %(sequence)s, %(sha256)s, %(size_bytes)s, %(filename)s,
-        %(mime_type)s, %(fingerprint)s, %(title)s, %(uri)s, %(metadata)s, %(expires_at)s);
+        %(mime_type)s, %(fingerprint)s, %(title)s, %(uri)s, %(metadata)s, %(expires_at)s, %(source)s);
+
+-- name: insert_source
+INSERT INTO ragcore.sources (document_no, collection, bucket, key)
+VALUES (%(document_no)s, %(collection)s, %(bucket)s, %(key)s)
+ON CONFLICT DO NOTHING;
 
 -- name: insert_job
 -- A microsecond apart: jobs of one request keep their order. What somebody submits is in the audit
@@ -56,9 +61,10 @@ WITH recorded AS (
     WHERE %(submitted_by)s::text IS NOT NULL
 )
 INSERT INTO ragcore.jobs (job_id, collection, document_id, document_no, version_id, priority,
-                          submitted_by, request_id, created_at)
+                          submitted_by, request_id, parent_id, created_at)
 VALUES (%(job_id)s, %(collection)s, %(document_id)s, %(document_no)s, %(version_id)s, %(priority)s,
-        %(submitted_by)s, %(request_id)s, now() + %(place)s * interval '1 microsecond')
+        %(submitted_by)s, %(request_id)s, %(parent_id)s,
+        now() + %(place)s * interval '1 microsecond')
 RETURNING *;
 
 -- name: insert_settled_job
@@ -93,7 +99,7 @@ WHERE document_no = %(document_no)s;
 WITH best AS (
     SELECT job_id
     FROM ragcore.jobs
-    WHERE status = 'queued' AND run_after <= now()
+    WHERE status = 'queued' AND kind = 'document' AND run_after <= now()
       AND (%(job_id)s::uuid IS NULL OR job_id = %(job_id)s)
       AND (%(at_most_bytes)s::bigint IS NULL OR %(at_most_bytes)s >= (
           SELECT size_bytes FROM ragcore.versions v WHERE v.version_id = jobs.version_id))
@@ -107,7 +113,8 @@ SET status = 'running', stage = NULL, progress = 0, attempts = attempts + 1, err
     started_at = coalesce(started_at, now())
 FROM best, ragcore.versions v
 WHERE j.job_id = best.job_id AND v.version_id = j.version_id
-RETURNING j.*, v.sequence, v.filename, v.mime_type;
+RETURNING j.*, v.sequence, v.filename, v.mime_type,
+          CASE WHEN v.sha256 = '' THEN v.source END AS source;
 
 -- name: renew
 UPDATE ragcore.jobs
@@ -129,7 +136,7 @@ RETURNING *;
 
 -- name: waiting
 SELECT * FROM ragcore.jobs
-WHERE status = 'queued' AND run_after <= now()
+WHERE status = 'queued' AND kind = 'document' AND run_after <= now()
 ORDER BY priority DESC, created_at
 LIMIT %(limit)s;
 
@@ -160,11 +167,18 @@ SET status = 'succeeded', outcome = %(outcome)s, stage = NULL, progress = 1,
 WHERE job_id = %(job_id)s AND lease_token = %(token)s AND status = 'running';
 
 -- name: version_of_lease
-SELECT sha256, fingerprint, title, uri, metadata, expires_at, created_at AS sent_at
+SELECT sha256, fingerprint, title, uri, metadata, expires_at, source, created_at AS sent_at
 FROM ragcore.versions WHERE version_id = %(version_id)s;
 
 -- name: retire_version
 UPDATE ragcore.versions SET state = %(state)s WHERE version_id = %(version_id)s;
+
+-- name: fail_version_of
+UPDATE ragcore.versions v SET state = 'failed'
+FROM ragcore.jobs j WHERE j.job_id = %(job_id)s AND v.version_id = j.version_id;
+
+-- name: mark_version
+UPDATE ragcore.versions SET source = %(source)s WHERE version_id = %(version_id)s;
 
 -- name: renumber_version
 UPDATE ragcore.versions SET sequence = %(sequence)s WHERE version_id = %(version_id)s;
@@ -210,6 +224,18 @@ WITH cancelled AS (
     SET status = 'cancelled', stage = NULL, finished_at = now(),
         lease_owner = NULL, lease_token = NULL, lease_until = NULL
     WHERE job_id = %(job_id)s AND status IN ('queued', 'running')
+    RETURNING version_id
+)
+UPDATE ragcore.versions v SET state = 'failed'
+FROM cancelled WHERE v.version_id = cancelled.version_id;
+
+-- name: cancel_children
+-- After their parent, which makes no more of them then.
+WITH cancelled AS (
+    UPDATE ragcore.jobs
+    SET status = 'cancelled', stage = NULL, finished_at = now(),
+        lease_owner = NULL, lease_token = NULL, lease_until = NULL
+    WHERE parent_id = %(job_id)s AND status IN ('queued', 'running')
     RETURNING version_id
 )
 UPDATE ragcore.versions v SET state = 'failed'
@@ -265,7 +291,7 @@ WITH again AS (
     SET status = 'queued', stage = NULL, progress = 0, error = NULL, attempts = 0, crashes = 0,
         run_after = now(), started_at = NULL, finished_at = NULL
     WHERE job_id = ANY(%(job_ids)s) AND status = ANY(%(statuses)s)
-      AND version_id IS NOT NULL AND document_no IS NOT NULL
+      AND (version_id IS NOT NULL AND document_no IS NOT NULL OR kind <> 'document')
     RETURNING *
 ), revived AS (
     UPDATE ragcore.versions v SET state = 'pending' FROM again WHERE v.version_id = again.version_id
@@ -408,7 +434,7 @@ RETURNING document_no;
 
 -- name: lock_documents
 -- In order of their ids, as every writer that locks several.
-SELECT document_no, document_id
+SELECT document_no, document_id, last_sequence
 FROM ragcore.documents
 WHERE collection = %(collection)s AND document_id = ANY(%(document_ids)s)
 ORDER BY document_id COLLATE "C"

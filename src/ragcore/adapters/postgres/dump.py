@@ -28,6 +28,7 @@ SQL: Final = sql.load("dump.sql")
 # In an order that every reference allows.
 _CATALOGUE: Final = (
     "ragcore.collections", "ragcore.documents", "ragcore.versions", "ragcore.jobs",
+    "ragcore.sources", "ragcore.job_objects",
     "ragcore.callbacks", "ragcore.idempotency_keys", "ragcore.api_keys", "ragcore.audit",
 )  # fmt: skip
 _CHUNKS: Final = "vecs."

@@ -199,6 +199,14 @@ CREATE TABLE ragcore.idempotency_keys (
     job_ids uuid[] NOT NULL
 );
 
+CREATE TABLE ragcore.job_objects (
+    job_id uuid NOT NULL,
+    key text NOT NULL COLLATE pg_catalog."C",
+    action text NOT NULL,
+    reason text,
+    child_id uuid
+);
+
 CREATE TABLE ragcore.jobs (
     job_id uuid DEFAULT gen_random_uuid() NOT NULL,
     collection text NOT NULL,
@@ -227,6 +235,10 @@ CREATE TABLE ragcore.jobs (
     crashes integer DEFAULT 0 NOT NULL,
     submitted_by text,
     request_id text,
+    kind text DEFAULT 'document'::text NOT NULL,
+    parent_id uuid,
+    arguments jsonb,
+    result jsonb,
     CONSTRAINT jobs_outcome_check CHECK ((outcome = ANY (ARRAY['created'::text, 'updated'::text, 'unchanged'::text, 'superseded'::text]))),
     CONSTRAINT jobs_status_check CHECK ((status = ANY (ARRAY['queued'::text, 'running'::text, 'succeeded'::text, 'failed'::text, 'cancelled'::text])))
 );
@@ -235,6 +247,13 @@ CREATE TABLE ragcore.migrations (
     name text NOT NULL,
     checksum text NOT NULL,
     applied_at timestamp with time zone DEFAULT now() NOT NULL
+);
+
+CREATE TABLE ragcore.sources (
+    document_no bigint NOT NULL,
+    collection text NOT NULL,
+    bucket text NOT NULL COLLATE pg_catalog."C",
+    key text NOT NULL COLLATE pg_catalog."C"
 );
 
 CREATE TABLE ragcore.versions (
@@ -256,6 +275,7 @@ CREATE TABLE ragcore.versions (
     report jsonb,
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     expires_at timestamp with time zone,
+    source jsonb,
     CONSTRAINT versions_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'current'::text, 'replaced'::text, 'superseded'::text, 'failed'::text])))
 );
 
@@ -286,11 +306,20 @@ ALTER TABLE ONLY ragcore.embedding_cache
 ALTER TABLE ONLY ragcore.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (scope, key);
 
+ALTER TABLE ONLY ragcore.job_objects
+    ADD CONSTRAINT job_objects_pkey PRIMARY KEY (job_id, key);
+
 ALTER TABLE ONLY ragcore.jobs
     ADD CONSTRAINT jobs_pkey PRIMARY KEY (job_id);
 
 ALTER TABLE ONLY ragcore.migrations
     ADD CONSTRAINT migrations_pkey PRIMARY KEY (name);
+
+ALTER TABLE ONLY ragcore.sources
+    ADD CONSTRAINT sources_collection_bucket_key_key UNIQUE (collection, bucket, key);
+
+ALTER TABLE ONLY ragcore.sources
+    ADD CONSTRAINT sources_pkey PRIMARY KEY (document_no);
 
 ALTER TABLE ONLY ragcore.versions
     ADD CONSTRAINT versions_document_no_sequence_key UNIQUE (document_no, sequence);
@@ -326,13 +355,17 @@ CREATE INDEX jobs_finished ON ragcore.jobs USING btree (finished_at) WHERE (fini
 
 CREATE INDEX jobs_newest ON ragcore.jobs USING btree (created_at DESC, job_id);
 
+CREATE INDEX jobs_parent ON ragcore.jobs USING btree (parent_id) WHERE (parent_id IS NOT NULL);
+
+CREATE INDEX jobs_parked ON ragcore.jobs USING btree (created_at) WHERE ((status = 'running'::text) AND (lease_until IS NULL));
+
 CREATE INDEX jobs_running ON ragcore.jobs USING btree (lease_until) WHERE (status = 'running'::text);
 
 CREATE INDEX jobs_status ON ragcore.jobs USING btree (status, created_at DESC, job_id);
 
 CREATE INDEX jobs_version ON ragcore.jobs USING btree (version_id);
 
-CREATE INDEX jobs_waiting ON ragcore.jobs USING btree (priority DESC, created_at) WHERE (status = 'queued'::text);
+CREATE INDEX jobs_waiting ON ragcore.jobs USING btree (kind, priority DESC, created_at) WHERE (status = 'queued'::text);
 
 ALTER TABLE ONLY ragcore.callbacks
     ADD CONSTRAINT callbacks_job_id_fkey FOREIGN KEY (job_id) REFERENCES ragcore.jobs(job_id) ON DELETE CASCADE;
@@ -340,11 +373,17 @@ ALTER TABLE ONLY ragcore.callbacks
 ALTER TABLE ONLY ragcore.documents
     ADD CONSTRAINT documents_collection_fkey FOREIGN KEY (collection) REFERENCES ragcore.collections(name) ON DELETE CASCADE;
 
+ALTER TABLE ONLY ragcore.job_objects
+    ADD CONSTRAINT job_objects_job_id_fkey FOREIGN KEY (job_id) REFERENCES ragcore.jobs(job_id) ON DELETE CASCADE;
+
 ALTER TABLE ONLY ragcore.jobs
     ADD CONSTRAINT jobs_document_no_fkey FOREIGN KEY (document_no) REFERENCES ragcore.documents(document_no) ON DELETE SET NULL;
 
 ALTER TABLE ONLY ragcore.jobs
     ADD CONSTRAINT jobs_version_id_fkey FOREIGN KEY (version_id) REFERENCES ragcore.versions(version_id) ON DELETE SET NULL;
+
+ALTER TABLE ONLY ragcore.sources
+    ADD CONSTRAINT sources_document_no_fkey FOREIGN KEY (document_no) REFERENCES ragcore.documents(document_no) ON DELETE CASCADE;
 
 ALTER TABLE ONLY ragcore.versions
     ADD CONSTRAINT versions_document_no_fkey FOREIGN KEY (document_no) REFERENCES ragcore.documents(document_no) ON DELETE CASCADE;

@@ -19,7 +19,7 @@ from ragcore.errors import (
     NotRetryable,
 )
 from ragcore.model import AllOf, Chunk, Condition, Filter, Job, JobFailure, ReadingReport
-from ragcore.ports import Catalog, Idempotency, IndexedVersion, Lease, Submission
+from ragcore.ports import Catalog, DocumentLease, Idempotency, IndexedVersion, Submission
 
 HOLD = timedelta(seconds=60)
 _NOW = datetime.now(UTC)
@@ -62,13 +62,13 @@ def indexed(*texts: str, title: str | None = None) -> IndexedVersion:
     )
 
 
-async def claimed(catalog: Catalog, job_id: UUID, *, lease: timedelta = HOLD) -> Lease:
+async def claimed(catalog: Catalog, job_id: UUID, *, lease: timedelta = HOLD) -> DocumentLease:
     found = await catalog.claim(owner="me", lease=lease, job_id=job_id)
     assert found is not None
     return found
 
 
-async def ingest(catalog: Catalog, made: Submission, *texts: str) -> Lease:
+async def ingest(catalog: Catalog, made: Submission, *texts: str) -> DocumentLease:
     """Submit and put in place."""
     job = (await catalog.submit(made)).job
     lease = await claimed(catalog, job.job_id)

@@ -1,7 +1,7 @@
 """The catalogue in memory: one event loop, no durability, the same answers."""
 
 import random
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, get_args
@@ -30,7 +30,15 @@ from ragcore.model import (
     Version,
     VersionState,
 )
-from ragcore.ports import Idempotency, IndexedVersion, Lease, Settled, Submission, Submitted
+from ragcore.ports import (
+    DocumentLease,
+    Idempotency,
+    IndexedVersion,
+    Lease,
+    Settled,
+    Submission,
+    Submitted,
+)
 from ragcore.steps import filtering
 
 
@@ -136,7 +144,7 @@ class MemoryCatalog:
         lease: timedelta,
         job_id: UUID | None = None,
         at_most_bytes: int | None = None,
-    ) -> Lease | None:
+    ) -> DocumentLease | None:
         found = [t for t in self._waiting() if job_id is None or t.job.job_id == job_id]
         if at_most_bytes is not None:
             found = [t for t in found if self._size_of(t) <= at_most_bytes]
@@ -156,7 +164,7 @@ class MemoryCatalog:
         entry = self._entry_of(task)
         assert entry is not None  # a waiting job has a document
         version = entry.versions[task.version_id]
-        return Lease(
+        return DocumentLease(
             job=task.job,
             token=task.token,
             version_id=task.version_id,
@@ -179,7 +187,7 @@ class MemoryCatalog:
         task.lease_until = _now() + duration
         task.job = replace(task.job, stage=stage or task.job.stage, progress=progress)
 
-    async def settle_repeated(self, lease: Lease) -> Settled | None:
+    async def settle_repeated(self, lease: DocumentLease) -> Settled | None:
         task = self._held(lease)
         entry = self._entry_of(task)
         assert entry is not None
@@ -197,7 +205,7 @@ class MemoryCatalog:
         mine.sequence, current.sequence = current.sequence, mine.sequence
         return Settled(settled.outcome, (*settled.retired, *older))
 
-    async def put_in_place(self, lease: Lease, version: IndexedVersion) -> Settled:
+    async def put_in_place(self, lease: DocumentLease, version: IndexedVersion) -> Settled:
         task = self._held(lease)
         entry = self._entry_of(task)
         assert entry is not None
@@ -303,7 +311,7 @@ class MemoryCatalog:
         task.job = replace(task.job, status="failed", error=failure, stage=None, finished_at=_now())
         entry = self._entry_of(task)
         assert entry is not None
-        entry.versions[lease.version_id].state = "failed"
+        entry.versions[task.version_id].state = "failed"
 
     async def retry(self, lease: Lease, failure: JobFailure, *, after: timedelta) -> None:
         task = self._held(lease)
@@ -422,13 +430,19 @@ class MemoryCatalog:
         return entry.document
 
     async def forget(
-        self, collection: str, document_ids: Sequence[str], *, only_expired: bool = False
+        self,
+        collection: str,
+        document_ids: Sequence[str],
+        *,
+        only_expired: bool = False,
+        unless_after: Mapping[str, int] | None = None,
     ) -> tuple[DeletionReceipt, Sequence[UUID]]:
         found = [
             document_id
             for document_id in dict.fromkeys(document_ids)
             if (entry := self.entries.get((collection, document_id))) is not None
             and (not only_expired or _has_expired(entry))
+            and (unless_after is None or entry.last_sequence <= unless_after.get(document_id, 0))
         ]
         receipt = await self.to_forget(collection, found)
         versions: list[UUID] = []
