@@ -32,6 +32,8 @@ log = logging.getLogger(__name__)
 
 _REMEMBERED_QUESTIONS = 1024
 _BETWEEN_PARTS = "\n\n"
+_UNCALIBRATED = Calibration(noise=0.0, hit=1.0)
+"""Where one leg alone orders the passages."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,10 +93,10 @@ class Search:
         """Return at most `top_k` passages, best first; none when nothing matches.
 
         Scores of several collections are comparable, since one model embeds the question for all.
-        `language_models` False asks none, neither for other wordings nor for the order. One that
-        fails is done without, with a warning. Raises InvalidInput (blank question),
-        CollectionNotFound, InvalidFilter, CollectionMismatch, ModelUnavailable (the embedding
-        model) and StoreUnavailable.
+        `language_models` False asks none, neither for other wordings nor for the order. A model
+        that fails is done without, with a warning: hybrid search goes by words alone without the
+        embedding model. Raises InvalidInput (blank question), CollectionNotFound, InvalidFilter,
+        CollectionMismatch, StoreUnavailable, and in vector mode ModelUnavailable.
         """
         names, text = _names(collection), _asked_text(question)
         stopwatch = _Stopwatch()
@@ -108,9 +110,9 @@ class Search:
         # A leg alone needs no proposals to spare: they are for fusion.
         limit = max(self.candidates, kept) if mode == "hybrid" else kept
         asked = [
-            await self._understand(text, mode, filters, limit),
+            await self._understand(text, mode, filters, limit, warnings),
             *await asyncio.gather(
-                *(self._understand(other, mode, filters, limit) for other in others)
+                *(self._understand(other, mode, filters, limit, warnings) for other in others)
             ),
         ]
         stopwatch.lap("embed")
@@ -135,7 +137,7 @@ class Search:
         return SearchResult(
             passages=tuple(passages),
             timings_ms=stopwatch.milliseconds,
-            warnings=(*warnings, *self._warnings(asked[0], found)),
+            warnings=(*dict.fromkeys(warnings), *self._warnings(asked[0], found)),
             weights=_mean_weights(fusions),
         )
 
@@ -161,16 +163,23 @@ class Search:
         return self.reranker
 
     async def _understand(
-        self, text: str, mode: SearchMode, filters: Filter | None, limit: int
+        self,
+        text: str,
+        mode: SearchMode,
+        filters: Filter | None,
+        limit: int,
+        warnings: list[str],
     ) -> _Question:
-        language, vector = await asyncio.gather(self._language(text), self._embed(text, mode))
-        calibration = await self._calibration(mode)
+        language, meaning = await asyncio.gather(
+            self._language(text), self._meaning(text, mode, warnings)
+        )
+        vector, calibration = meaning
         return _Question(
             text=text,
             language=language,
             vector=vector,
             calibration=calibration,
-            mode=mode,
+            mode=mode if vector is not None else "keyword",
             filters=filters,
             limit=limit,
         )
@@ -183,13 +192,21 @@ class Search:
             self.languages[text] = await asyncio.to_thread(detect, text)
         return self.languages[text]
 
-    async def _embed(self, text: str, mode: SearchMode) -> Vector | None:
-        return None if mode == "keyword" else await self.embedder.embed_query(text)
-
-    async def _calibration(self, mode: SearchMode) -> Calibration:
-        if mode != "hybrid":
-            return Calibration(noise=0.0, hit=1.0)
-        return await calibration_of(self.embedder)
+    async def _meaning(
+        self, text: str, mode: SearchMode, warnings: list[str]
+    ) -> tuple[Vector | None, Calibration]:
+        """Embed a question, unless only its words count; in hybrid search they do on a failure."""
+        if mode == "keyword":
+            return None, _UNCALIBRATED
+        if mode == "vector":
+            return await self.embedder.embed_query(text), _UNCALIBRATED
+        try:
+            vector = await self.embedder.embed_query(text)
+            return vector, await calibration_of(self.embedder)
+        except (ModelUnavailable, Rejected) as error:
+            log.warning("searching by words alone: %s", error)
+            warnings.append(f"the question was searched for by its words alone: {error}")
+            return None, _UNCALIBRATED
 
     async def _retrieve(self, collection: str, asked: _Question) -> Candidates:
         """Return both legs' proposals, and the best of the other languages where there are some.

@@ -98,7 +98,17 @@ async def test_keyword_search_needs_no_embedding_model(
     found = await Search(chunks=chunks, embedder=away)("ferry", collection="guide", mode="keyword")
     assert ids(found) == ["ferry"]
     with pytest.raises(ModelUnavailable):
-        await Search(chunks=chunks, embedder=away)("ferry", collection="guide")
+        await Search(chunks=chunks, embedder=away)("ferry", collection="guide", mode="vector")
+
+
+async def test_words_are_searched_for_while_the_embedding_model_is_away(
+    chunks: MemoryChunks,
+) -> None:
+    search = Search(chunks=chunks, embedder=MemoryEmbedder(failures=99))
+    found = await search("ferry", collection=["guide", "rules"], explain=True)
+    assert ids(found) == ["ferry"]
+    assert "by its words alone" in found.warnings[0]
+    assert found[0].explanation is not None and found[0].explanation.cosine is None
 
 
 async def test_several_collections_are_searched_as_one(search: Search) -> None:

@@ -196,3 +196,12 @@ async def test_markup_around_a_sentence_is_not_shown(answerer: ExtractiveAnswere
     passage = replace(GUIDE, text=text, language="en")
     answer = await answerer.answer("When does the ferry leave?", [passage])
     assert answer.text.startswith("The ferry leaves at 7:30.")
+
+
+async def test_sentences_are_chosen_by_their_words_while_the_model_is_away() -> None:
+    answerer = ExtractiveAnswerer(MemoryEmbedder(failures=99))
+    answer = await answerer.answer("When was the lighthouse on the cape built?", PASSAGES)
+    assert answer.citations[0].quote.endswith("built in 1874.")
+    assert "by their words alone" in answer.warnings[0]
+    declined = await answerer.answer("How do I bake sourdough bread?", PASSAGES)
+    assert declined.no_answer_reason is not None
