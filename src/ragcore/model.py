@@ -410,6 +410,10 @@ class Passage:
         )
 
     @property
+    def chunk_ids(self) -> Sequence[str]:
+        return [part.chunk_id for part in self.parts] or [self.chunk_id]
+
+    @property
     def page(self) -> int | None:
         return self.places[0].page if self.places else None
 

@@ -97,6 +97,7 @@ class ExplanationOut(Out):
 
 _PASSAGE: dict[str, Any] = {
     "chunk_id": "c3f1a0d2b4e59687",
+    "chunk_ids": ["c3f1a0d2b4e59687"],
     "document_id": "timetable~5f1d8c02a7b94e13",
     "collection": "default",
     "text": "On Sundays the last ferry leaves at 21:40.",
@@ -118,6 +119,9 @@ class PassageOut(Out):
     model_config = examples(_PASSAGE)
 
     chunk_id: str
+    chunk_ids: list[str] = Field(
+        description="Those it is made of, in order: one, unless neighbours are joined."
+    )
     document_id: str
     collection: str
     text: str
@@ -160,7 +164,7 @@ class CitationOut(Out):
     page: int | None
     bbox: Box | None
     quote: str = Field(description="The passage's own words.")
-    start: int = Field(description="Where the quote starts in the passage's text.")
+    start: int = Field(description="Where the quote starts in the text of the chunk.")
     end: int
     score: float
     supported: bool = Field(description="Whether the sentence is borne out by the passage.")
