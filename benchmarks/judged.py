@@ -19,7 +19,7 @@ from ragcore.adapters.postgres.pool import open_pool
 from ragcore.embedded import embedded_servers
 from ragcore.flows.embedding import Embedding
 from ragcore.flows.search import Search
-from ragcore.model import Chunk, Vectors
+from ragcore.model import Chunk, Place, Vectors
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 _VECTORS = Path(tempfile.gettempdir()) / "ragcore-benchmark-vectors"
@@ -165,14 +165,23 @@ class Bench:
 
     async def fill(self, collection: str, texts: Sequence[Text]) -> None:
         """Put the texts into a collection, once, as documents of one chunk each."""
+        await self.fill_documents(collection, {text.id: [text] for text in texts})
+
+    async def fill_documents(
+        self, collection: str, documents: Mapping[str, Sequence[Text]]
+    ) -> None:
+        """Put documents into a collection, once; each text is a chunk on a page of its own."""
         if collection in self.filled:
             return
         self.filled.add(collection)
         await self.collections.open(collection, embedding=self.model.spec, chunker="whole")
-        vectors = await self._vectors([text.text for text in texts])
+        texts = [text.text for chunks in documents.values() for text in chunks]
+        vectors, used = await self._vectors(texts), 0
         async with self.pool.connection() as connection, connection.transaction():
-            for number, text in enumerate(texts):
-                await _add(connection, collection, text, vectors[number : number + 1])
+            for name, chunks in documents.items():
+                own = vectors[used : used + len(chunks)]
+                await _add(connection, collection, name, chunks, own)
+                used += len(chunks)
 
     async def _vectors(self, texts: Sequence[str]) -> Vectors:
         """Embed the texts, or take them from the last run with the same model and texts."""
@@ -205,20 +214,33 @@ async def open_bench() -> AsyncIterator[Bench]:
                 await model.aclose()
 
 
-async def _add(connection, collection: str, text: Text, vectors: Vectors) -> None:
+async def _add(
+    connection, collection: str, name: str, texts: Sequence[Text], vectors: Vectors
+) -> None:
     cursor = await connection.execute(
         "INSERT INTO ragcore.documents (collection, document_id, language) VALUES (%s, %s, %s)"
         " RETURNING document_no",
-        (collection, text.id, text.language),
+        (collection, name, texts[0].language),
     )
     (document_no,) = await cursor.fetchone()
-    chunk = Chunk(text.id, 0, text.text, text.text, tokens=0, language=text.language)
+    chunks = [
+        Chunk(
+            text.id,
+            ordinal,
+            text.text,
+            text.text,
+            tokens=0,
+            language=text.language,
+            places=(Place(ordinal + 1),),
+        )
+        for ordinal, text in enumerate(texts)
+    ]
     await copy_chunks(
         connection,
         collection,
         document_no=document_no,
-        document_id=text.id,
-        chunks=[chunk],
+        document_id=name,
+        chunks=chunks,
         vectors=vectors,
     )
 
