@@ -50,6 +50,16 @@ async def test_servers_of_ones_own_are_named_with_their_versions(
     assert named("queue", findings).state == "ok"
 
 
+async def test_it_says_whether_callers_need_a_key(
+    tmp_path: Path, database_url: str, redis_url: str
+) -> None:
+    access = named("access", await examine(external(tmp_path, database_url, redis_url)))
+    assert "with a key for each request" in access.found
+    assert "600 requests a minute" in access.found
+    access = named("access", await examine(Settings(data_dir=tmp_path)))
+    assert "without a key" in access.found
+
+
 async def test_no_password_is_shown(tmp_path: Path, database_url: str, redis_url: str) -> None:
     findings = await examine(external(tmp_path, database_url, redis_url))
     password = database_url.split(":")[2].split("@")[0]

@@ -93,6 +93,7 @@ async def examine(settings: "Settings") -> list[Finding]:
         *_machine(settings),
         _data_directory(settings),
         _stack(settings),
+        _access(settings),
         *servers,
         *_readers(settings),
     ]
@@ -149,6 +150,19 @@ def _stack(settings: "Settings") -> Finding:
     if state is None:
         return Finding("stack", "ok", "not up", "`ragcore up --detach` starts the API and a worker")
     return Finding("stack", "ok", f"up at {state['url']} (pid {state['pid']})")
+
+
+def _access(settings: "Settings") -> Finding:
+    """Say who may call the API where these settings apply."""
+    where = f"{settings.host}:{settings.port}"
+    if not settings.needs_key:
+        return Finding("access", "ok", f"{where}, without a key: only this machine reaches it")
+    known = (
+        "an administrator's key is set" if settings.access.admin_key else "keys by `ragcore keys`"
+    )
+    if settings.access.requests_per_minute:
+        known += f", {settings.access.requests_per_minute} requests a minute"
+    return Finding("access", "ok", f"{where}, with a key for each request: {known}")
 
 
 def _is_held(run: "RunDirectory") -> bool:
