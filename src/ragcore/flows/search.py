@@ -6,9 +6,10 @@ best passages together with the question after.
 
 import asyncio
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
+from typing import Any, TypeVar
 
 from ragcore.errors import InvalidInput, ModelUnavailable, Rejected
 from ragcore.model import (
@@ -27,6 +28,8 @@ from ragcore.steps.fingerprints import require_same_embedding
 from ragcore.steps.fusing import Fusion, Ranked, fuse
 from ragcore.steps.languages import detect
 from ragcore.steps.relevance import Calibration, calibration_of
+
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -111,13 +114,13 @@ class Search:
         limit = max(self.candidates, kept) if mode == "hybrid" else kept
         asked = [
             await self._understand(text, mode, filters, limit, warnings),
-            *await asyncio.gather(
-                *(self._understand(other, mode, filters, limit, warnings) for other in others)
+            *await _together(
+                [self._understand(other, mode, filters, limit, warnings) for other in others]
             ),
         ]
         stopwatch.lap("embed")
         pairs = [(name, each) for each in asked for name in names]
-        found = await asyncio.gather(*(self._retrieve(name, each) for name, each in pairs))
+        found = await _together([self._retrieve(name, each) for name, each in pairs])
         stopwatch.lap("retrieve")
         fusions = [_fused(c, each) for c, (_, each) in zip(found, pairs, strict=True)]
         passages = _best(fusions, kept, explain=explain)
@@ -170,10 +173,7 @@ class Search:
         limit: int,
         warnings: list[str],
     ) -> _Question:
-        language, meaning = await asyncio.gather(
-            self._language(text), self._meaning(text, mode, warnings)
-        )
-        vector, calibration = meaning
+        language, (vector, calibration) = await self._read(text, mode, warnings)
         return _Question(
             text=text,
             language=language,
@@ -184,13 +184,20 @@ class Search:
             limit=limit,
         )
 
+    async def _read(
+        self, text: str, mode: SearchMode, warnings: list[str]
+    ) -> tuple[str | None, tuple[Vector | None, Calibration]]:
+        meaning = self._meaning(text, mode, warnings)
+        if text in self.languages:
+            return self.languages[text], await meaning
+        return await asyncio.gather(self._language(text), meaning)
+
     async def _language(self, text: str) -> str | None:
-        """Detect it once for a question that comes again, off the event loop."""
-        if text not in self.languages:
-            if len(self.languages) >= _REMEMBERED_QUESTIONS:
-                self.languages.clear()
-            self.languages[text] = await asyncio.to_thread(detect, text)
-        return self.languages[text]
+        """Detect and remember it, off the event loop."""
+        if len(self.languages) >= _REMEMBERED_QUESTIONS:
+            self.languages.clear()
+        self.languages[text] = found = await asyncio.to_thread(detect, text)
+        return found
 
     async def _meaning(
         self, text: str, mode: SearchMode, warnings: list[str]
@@ -302,6 +309,11 @@ def _asked_text(question: str) -> str:
     if not text:
         raise InvalidInput(f"the question {question!r} is blank: ask something")
     return text
+
+
+async def _together(calls: Sequence[Coroutine[Any, Any, Result]]) -> Sequence[Result]:
+    """Await them all at once; a single one, the usual case, without a task of its own."""
+    return [await calls[0]] if len(calls) == 1 else await asyncio.gather(*calls)
 
 
 def _names(collection: str | Sequence[str]) -> list[str]:
