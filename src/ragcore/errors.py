@@ -3,15 +3,16 @@
 RagError
 ├── NotFound            CollectionNotFound, DocumentNotFound, PageNotFound, JobNotFound,
 │                       BlobNotFound, KeyNotFound, BucketNotFound, ObjectGone,
-│                       TraceNotFound
+│                       TraceNotFound, GenerationNotFound
 ├── Rejected            InvalidInput, InvalidFilter, UnsupportedFormat, DocumentTooLarge,
-│                       ForbiddenUrl, UnfitModel
+│                       ForbiddenUrl, ContextOverflow, UnfitModel
 ├── AccessDenied        Unauthenticated, Forbidden
 ├── ConversionError     ConversionFailed, ConversionTimeout, PasswordRequired, NoTextFound
 ├── Conflict            CollectionMismatch, IdempotencyConflict, LeaseLost, NotRetryable,
-│                       DeletionRefused
+│                       DeletionRefused, ReindexUnderWay, RollbackLoses, GenerationSwitched
 ├── Unavailable         StoreUnavailable, BlobsUnavailable, QueueUnavailable, ModelUnavailable
-│                       (ModelMissing), SourceUnavailable, StorageFull, RateLimited, Busy
+│                       (ModelMissing, ModelTimeout, ModelOutOfMemory), SourceUnavailable,
+│                       StorageFull, RateLimited, Busy
 └── Unsupported         UnsupportedMachine, UnsupportedServer, MissingExtra, NotConfigured,
                         TracingOff
 
@@ -27,6 +28,8 @@ class RagError(Exception):
 
     code: ClassVar[str] = "internal"
     retryable: ClassVar[bool] = False
+    request_id: str | None = None
+    """Of the request that failed, where it was one to a service: its log has the same id."""
 
 
 # --- what was asked for is not there -------------------------------------------------------
@@ -86,6 +89,12 @@ class ObjectGone(NotFound):
     code = "object_gone"
 
 
+class GenerationNotFound(NotFound):
+    """The collection has no reindex to switch to, or no generation to go back to."""
+
+    code = "generation_not_found"
+
+
 class TraceNotFound(NotFound):
     """No answer given here has that trace id."""
 
@@ -129,6 +138,12 @@ class ForbiddenUrl(Rejected):
     """The URL points at an address that must not be fetched (private, loopback, link-local …)."""
 
     code = "forbidden_url"
+
+
+class ContextOverflow(Rejected):
+    """The text is longer than the model reads at once."""
+
+    code = "context_overflow"
 
 
 class UnfitModel(Rejected):
@@ -230,6 +245,25 @@ class DeletionRefused(Conflict):
     code = "deletion_refused"
 
 
+class ReindexUnderWay(Conflict):
+    """The collection is moving to another embedding model or chunker already, or is ready to."""
+
+    code = "reindex_under_way"
+
+
+class RollbackLoses(Conflict):
+    """What came since the switch is not in the generation before; going back would lose it."""
+
+    code = "rollback_loses"
+
+
+class GenerationSwitched(Conflict):
+    """The collection was switched to another embedding model or chunker meanwhile: try again."""
+
+    code = "generation_switched"
+    retryable = True
+
+
 # --- what we depend on is away -------------------------------------------------------------
 
 
@@ -262,6 +296,23 @@ class ModelUnavailable(Unavailable):
     """The embedding or language model did not answer."""
 
     code = "model_unavailable"
+
+    def __init__(self, message: str, *, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_seconds = retry_after_seconds
+        """When it is worth asking again, where that is known: until then nobody is asked."""
+
+
+class ModelTimeout(ModelUnavailable):
+    """The embedding or language model did not answer in time."""
+
+    code = "model_timeout"
+
+
+class ModelOutOfMemory(ModelUnavailable):
+    """The model does not fit into what memory its server has left."""
+
+    code = "model_out_of_memory"
 
 
 class ModelMissing(ModelUnavailable):
