@@ -38,7 +38,7 @@ _MOST_SENTENCES: Final = 3
 _WORDS_WEIGHT: Final = 1.5
 """What holding all of the question's words is worth, in strengths of a cosine."""
 _RANK_PENALTY: Final = 0.1
-_MARGIN: Final = 0.1
+_MARGIN: Final = 0.08
 _MARGIN_ACROSS_LANGUAGES: Final = 0.03
 """Sentences this much behind the best one are left out, so that nine citations of ten in an answer
 that holds what was asked are of the sentence that holds it; five times as much would hold it for
@@ -46,7 +46,7 @@ four questions of a hundred more, and be right of eight citations of ten."""
 
 _ANSWERS: Final = 1.0
 _ANSWERS_ACROSS_LANGUAGES: Final = 0.65
-"""Least value of a sentence that answers; between two languages words seldom add to it."""
+"""Least evidence of a sentence that answers; between two languages words seldom add to it."""
 _SHARE_ANSWERS: Final = 0.4
 """Least share of the question's words, where they alone count: some 70 of 100 XQuAD questions are
 answered then, and 98 declined whose article is missing."""
@@ -99,10 +99,16 @@ class _Judged:
     sentence: _Sentence
     value: float
     """Orders the sentences."""
-    surplus: float
-    """≥ 0: it may answer. Fair to sentences in another language."""
+    evidence: float
+    """The same, fair to sentences in another language."""
+    threshold: float
+    """Least evidence with which it may answer."""
     margin: float = _MARGIN
     """How much behind it others are quoted as well, if it is the best."""
+
+    @property
+    def surplus(self) -> float:
+        return self.evidence - self.threshold
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,11 +127,11 @@ class _Asking:
         added = _WORDS_WEIGHT * share
         excess = self.probed.excess(self.vector, asked=self.language, told=told)
         fair = cosine - _EXCESS_BELIEVED * excess
-        threshold = _ANSWERS_ACROSS_LANGUAGES if foreign else _ANSWERS
         return _Judged(
             sentence=sentence,
             value=self.calibration.strength(cosine) + added - _RANK_PENALTY * sentence.rank,
-            surplus=self.calibration.strength(fair, is_foreign=foreign) + added - threshold,
+            evidence=self.calibration.strength(fair, is_foreign=foreign) + added,
+            threshold=_ANSWERS_ACROSS_LANGUAGES if foreign else _ANSWERS,
             margin=_MARGIN_ACROSS_LANGUAGES if foreign else _MARGIN,
         )
 
@@ -134,7 +140,8 @@ def _judged_by_words(sentence: _Sentence, share: float) -> _Judged:
     return _Judged(
         sentence=sentence,
         value=_WORDS_WEIGHT * share - _RANK_PENALTY * sentence.rank,
-        surplus=_WORDS_WEIGHT * (share - _SHARE_ANSWERS),
+        evidence=_WORDS_WEIGHT * share,
+        threshold=_WORDS_WEIGHT * _SHARE_ANSWERS,
     )
 
 
