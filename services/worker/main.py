@@ -16,13 +16,15 @@ from ragcore import logs
 from ragcore.adapters.prometheus import Gauges
 from ragcore.adapters.redis.doorbell import RedisDoorbell
 from ragcore.errors import RagError, Unavailable
+from ragcore.flows.events import DrainEvents, EventList
 from ragcore.flows.sweep import Sweep
-from ragcore.runtime import Runtime, open_doorbell, open_runtime
+from ragcore.runtime import Runtime, open_bucket_events, open_doorbell, open_runtime
 from ragcore.settings import Settings
 from ragcore_worker.metrics import WorkerMetrics, alive, served
 from ragcore_worker.tasks import Answer, keep_doing, keep_small_lane
 
 _OPEN_AGAIN_SECONDS: Final = 3.0
+_LOOK_SECONDS: Final = 1.0
 _OFTEN_SECONDS: Final = 2.0
 _MINUTE: Final = 60.0
 _HOUR: Final = 3600.0
@@ -71,6 +73,7 @@ async def _work(settings: Settings, metrics: WorkerMetrics, stop: asyncio.Event)
     small_bytes = settings.conversion.small_file_kb * 1024
     async with (
         open_doorbell(settings) as doorbell,
+        open_bucket_events(settings) as events,
         open_runtime(settings, doorbell=doorbell, meter=metrics.meter) as runtime,
     ):
         answer = Answer(runtime.work, require_room=runtime.room.require, on_end=metrics.job_ended)
@@ -81,7 +84,7 @@ async def _work(settings: Settings, metrics: WorkerMetrics, stop: asyncio.Event)
             doorbell.answered_by(
                 answer, at_once=slots, grace_seconds=settings.worker.grace_seconds
             ),
-            _chores(runtime, doorbell),
+            _chores(runtime, doorbell, events),
         ):
             log.info("worker is ready")
             await stop.wait()
@@ -121,7 +124,9 @@ class _Chore:
 
 
 @asynccontextmanager
-async def _chores(runtime: Runtime, doorbell: RedisDoorbell) -> AsyncIterator[None]:
+async def _chores(
+    runtime: Runtime, doorbell: RedisDoorbell, events: EventList | None
+) -> AsyncIterator[None]:
     """Do all chores until the block ends. Each is safe to stop at any line."""
     tasks = [
         asyncio.create_task(
@@ -132,7 +137,7 @@ async def _chores(runtime: Runtime, doorbell: RedisDoorbell) -> AsyncIterator[No
                 pool=None if chore.is_shared else runtime.pool,
             )
         )
-        for chore in _chores_of(runtime, doorbell)
+        for chore in _chores_of(runtime, doorbell, events)
     ]
     try:
         yield
@@ -142,9 +147,12 @@ async def _chores(runtime: Runtime, doorbell: RedisDoorbell) -> AsyncIterator[No
         await asyncio.gather(*tasks, return_exceptions=True)
 
 
-def _chores_of(runtime: Runtime, doorbell: RedisDoorbell) -> list[_Chore]:
+def _chores_of(runtime: Runtime, doorbell: RedisDoorbell, events: EventList | None) -> list[_Chore]:
     chores = [
         _Chore("jobs rung for again", Sweep(runtime.catalog, doorbell), _OFTEN_SECONDS),
+        _Chore("buckets listed", partial(_list_bucket, runtime), _LOOK_SECONDS, is_shared=True),
+        _Chore("jobs of buckets ended", runtime.sync.settle, _OFTEN_SECONDS),
+        _Chore("listings of buckets queued", runtime.start_due_syncs, _OFTEN_SECONDS),
         _Chore("callbacks delivered", runtime.deliver_callbacks, _OFTEN_SECONDS, is_shared=True),
         _Chore("kept long enough", runtime.retain, _MINUTE),
         _Chore("orphaned files deleted", runtime.sweep_orphans, _HOUR),
@@ -152,7 +160,15 @@ def _chores_of(runtime: Runtime, doorbell: RedisDoorbell) -> list[_Chore]:
     if days := runtime.settings.retention.unused_vectors_days:
         forget = partial(runtime.cache.forget_unused, days=days)
         chores.append(_Chore("cached vectors forgotten", forget, _HOUR))
+    if events is not None:
+        drain = DrainEvents(events, runtime.hear_events)
+        chores.append(_Chore("bucket events heard", drain, _LOOK_SECONDS))
     return chores
+
+
+async def _list_bucket(runtime: Runtime) -> int:
+    """Work on one bucket's job, beside documents: it waits for servers most of the time."""
+    return int(await runtime.sync.next() is not None)
 
 
 def _gauges(runtime: Runtime, doorbell: RedisDoorbell) -> Gauges:
@@ -161,4 +177,5 @@ def _gauges(runtime: Runtime, doorbell: RedisDoorbell) -> Gauges:
         unheard=doorbell.unheard,
         pool=runtime.pool,
         free_bytes=lambda: runtime.room.free_bytes,
+        sync_ages=runtime.start_due_syncs.ages,
     )

@@ -4,16 +4,16 @@ Each port has an adapter for the real thing. Stores, converter and embedding mod
 memory (`ragcore.testing.memory`) and a contract suite that both must pass.
 """
 
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence, Set
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence, Set
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal, Protocol
 from uuid import UUID
 
-from ragcore.errors import TracingOff
+from ragcore.errors import GenerationSwitched, TracingOff
 from ragcore.model import (
     Answer,
     ApiKey,
@@ -29,6 +29,7 @@ from ragcore.model import (
     EmbeddingSpec,
     Feedback,
     Filter,
+    Generation,
     Job,
     JobFailure,
     JobStatus,
@@ -37,6 +38,7 @@ from ragcore.model import (
     Metadata,
     Outcome,
     PageImage,
+    PageMarks,
     Passage,
     QueueState,
     ReadingReport,
@@ -78,6 +80,20 @@ class Embedder(Protocol):
     async def aclose(self) -> None: ...
 
 
+class SharedSlots(Protocol):
+    """Slots that all processes share, so that together they don't ask too much of one server."""
+
+    async def acquire(self, resource: str, *, most: int, is_question: bool) -> Callable[[], None]:
+        """Wait for a slot of `resource` and return what gives it back, which waits for nothing.
+
+        Documents have `most` slots, a question may use one more and goes before all documents that
+        wait; apart from that whoever comes first goes first. A process that dies loses its slots
+        within seconds. Where the slots are kept is away: a slot is granted at once, for a process
+        has a limit of its own.
+        """
+        ...
+
+
 class EmbeddingCache(Protocol):
     """Vectors that were computed before, by the hash of what they were computed from."""
 
@@ -116,6 +132,9 @@ class ConversionRequest:
     language: str | None = None
     """What the collection says its documents are in."""
     password: str | None = field(default=None, repr=False)
+    is_kept: bool = False
+    """The file is a DoclingDocument that a conversion left (`docling_path`): it is only cut again,
+    and nothing is left in the directory."""
 
 
 class Converter(Protocol):
@@ -219,6 +238,8 @@ class Submission:
     """The object that the worker fetches; `sha256` is empty then, and there is no blob yet."""
     parent_id: UUID | None = None
     """The job of the bucket that this one is a part of."""
+    marks: PageMarks | None = None
+    """Of the page that the bytes were fetched from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +299,17 @@ class Settled:
 
 
 @dataclass(frozen=True, slots=True)
+class IndexedChunks:
+    """One document's chunks as a generation of its collection wants them."""
+
+    chunks: Sequence[Chunk]
+    vectors: Vectors
+    """Shape (len(chunks), dimension), unit rows."""
+    fingerprint: str | None = None
+    """Of the pipeline that made them."""
+
+
+@dataclass(frozen=True, slots=True)
 class IndexedVersion:
     """Everything that one document's new version puts in place, in one transaction."""
 
@@ -292,6 +324,30 @@ class IndexedVersion:
     warnings: Sequence[str] = ()
     fingerprint: str | None = None
     """Of the pipeline that made it, which may be newer than the submitter's. None: the same."""
+    generation: int = 1
+    """Of the collection, for which the chunks and vectors were made."""
+    beside: Mapping[int, IndexedChunks] = field(default_factory=dict)
+    """The same document for other generations, by number."""
+
+    def for_generation(self, generation: int) -> "IndexedVersion":
+        """Return the version with that generation's chunks as its own.
+
+        Raises GenerationSwitched when none were made for it.
+        """
+        if generation == self.generation:
+            return self
+        if generation not in self.beside:
+            raise GenerationSwitched("the collection was reindexed meanwhile: try again")
+        mine = IndexedChunks(self.chunks, self.vectors, self.fingerprint)
+        other = self.beside[generation]
+        return replace(
+            self,
+            chunks=other.chunks,
+            vectors=other.vectors,
+            fingerprint=other.fingerprint,
+            generation=generation,
+            beside={**self.beside, self.generation: mine},
+        )
 
 
 class Catalog(Protocol):
@@ -331,11 +387,13 @@ class Catalog(Protocol):
         owner: str,
         lease: timedelta,
         job_id: UUID | None = None,
+        parent_id: UUID | None = None,
         at_most_bytes: int | None = None,
     ) -> DocumentLease | None:
         """Take the best waiting job (or that one), skipping what others hold; None: none waits.
 
-        `at_most_bytes` passes over jobs whose file is larger.
+        `parent_id` takes only children of that job, `at_most_bytes` passes over jobs whose file is
+        larger.
         """
         ...
 
@@ -358,7 +416,10 @@ class Catalog(Protocol):
         Readers see the old version or the new one. Fenced by the lease's token: raises LeaseLost
         when another worker took over or the job was cancelled. A late older version ends as
         `superseded`, and so do older jobs of the document that nobody holds. Safe to repeat: the
-        second call raises LeaseLost and changes nothing.
+        second call raises LeaseLost and changes nothing. Other generations of the collection get
+        what the version holds for them in the same transaction; one that it holds nothing for is
+        left without the document. Raises GenerationSwitched, upon which nothing has changed, when
+        it holds nothing for the one that answers.
         """
         ...
 
@@ -474,6 +535,13 @@ class Catalog(Protocol):
 
     async def document_by_uri(self, collection: str, uri: str) -> Document:
         """Raises DocumentNotFound."""
+        ...
+
+    async def page(self, collection: str, document_id: str) -> "KnownPage | None":
+        """Return the page that the version in place was fetched from.
+
+        None where it came otherwise, where something newer is on its way, or there is none.
+        """
         ...
 
     async def versions(self, collection: str, document_id: str) -> Sequence[Version]:
@@ -720,6 +788,56 @@ class ChunkStore(Protocol):
         ...
 
 
+# --- the web -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class KnownPage:
+    """A page that was fetched, and what it held."""
+
+    marks: PageMarks
+    version_id: UUID
+    sha256: bytes
+    size_bytes: int
+    filename: str | None
+    title: str | None
+    """As it was given with the page, not as it was found in it."""
+
+
+@dataclass(frozen=True, slots=True)
+class OpenPage:
+    """What a server answers with; its bytes are still to come."""
+
+    marks: PageMarks
+    filename: str | None
+    size_bytes: int | None
+    """As the server says; None when it doesn't. What comes is counted all the same."""
+    pieces: AsyncIterator[bytes]
+    """To be read inside the block that gave the page."""
+
+
+class Pages(Protocol):
+    """Documents on the web. Only what may be reached from here is."""
+
+    def canonical(self, url: str) -> str:
+        """Return the URL as a document is known by it, without its fragment.
+
+        Raises InvalidInput, and ForbiddenUrl for what is not http or https, or has a password.
+        """
+        ...
+
+    def get(
+        self, url: str, *, known: PageMarks | None = None
+    ) -> AbstractAsyncContextManager[OpenPage | None]:
+        """Open what a URL leads to; None: it is what it was when it had those marks.
+
+        Raises ForbiddenUrl for a hop that must not be called, InvalidInput when the server refuses
+        or there is none, SourceUnavailable (retry later) when it fails, is away or takes too long.
+        So may reading the pieces.
+        """
+        ...
+
+
 # --- buckets -------------------------------------------------------------------------------
 
 
@@ -749,7 +867,7 @@ class Buckets(Protocol):
         configured for other collections only. Asks no server."""
         ...
 
-    def list(self, bucket: str, prefix: str) -> AsyncIterator[Sequence[BucketObject]]:
+    def list(self, bucket: str, prefix: str) -> AsyncGenerator[Sequence[BucketObject], None]:
         """Yield all objects whose key starts with `prefix`, a page at a time, as they are listed.
 
         Usually in order of keys, not always. Ends only at the end of the listing: whatever cuts it
@@ -907,6 +1025,225 @@ class Sources(Protocol):
 
     async def state(self, order: BucketOrder) -> BucketState:
         """Tell when jobs of this collection, bucket and prefix ran."""
+        ...
+
+
+# --- reindexing ----------------------------------------------------------------------------
+
+SwitchMode = Literal["auto", "manual"]
+"""Whether a collection switches by itself once its new generation is filled."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReindexOrder:
+    """What a reindex is told to do."""
+
+    collection: str
+    embedding: EmbeddingSpec
+    chunker: str
+    questions: tuple[str, ...] = ()
+    """To compare the answers of; none: some are drawn from the collection."""
+    switch: SwitchMode = "auto"
+    accept_loss: bool = False
+    """Switch although some documents could not be taken over."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReindexLease(Lease):
+    """The right to work on a reindex."""
+
+    order: ReindexOrder
+
+
+@dataclass(frozen=True, slots=True)
+class PendingDocument:
+    """A document in place that a generation lacks, or holds another version of."""
+
+    document_no: int
+    document_id: str
+    version_id: UUID
+    filename: str | None = None
+    mime_type: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PendingNode:
+    """A row without a document's file behind it, that a generation lacks or holds otherwise."""
+
+    node_id: str
+    text: str
+    """What is embedded: the context, if any, and the text."""
+    mark: str
+    """Of all it consists of but its vector: it is taken over only as it was read."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lack:
+    """What a generation does not hold of its collection as it is in place."""
+
+    documents: int = 0
+    failed: int = 0
+    """Of those: could not be taken over, as far as was tried."""
+    nodes: int = 0
+    """Rows added, changed or deleted beside the documents."""
+
+    def __bool__(self) -> bool:
+        return bool(self.documents or self.nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """Of the pipeline that answers, and of the one switched to: see steps/identity.py."""
+
+    before: str
+    after: str
+
+
+class Generations(Protocol):
+    """A collection's chunks under other embedding models and chunkers than answer now.
+
+    All may raise StoreUnavailable, and CollectionNotFound where one is named. What writes chunks
+    through the catalogue keeps every generation true in its own transaction.
+    """
+
+    async def start(
+        self, order: ReindexOrder, *, submitted_by: str, request_id: str | None = None
+    ) -> Job:
+        """Queue a reindex and make the generation it fills, which new versions go to from now on.
+
+        Recorded in the audit trail in the same transaction. Raises ReindexUnderWay, and Conflict
+        when the collection is as it is wanted.
+        """
+        ...
+
+    async def claim(
+        self, *, owner: str, lease: timedelta, job_id: UUID | None = None
+    ) -> ReindexLease | None:
+        """Take the oldest waiting reindex, or that one; None: none waits."""
+        ...
+
+    async def begin(self, lease: ReindexLease) -> Generation:
+        """Return the generation that the job fills, made anew where it is gone.
+
+        What could not be taken over before is tried once more. Raises LeaseLost, ReindexUnderWay
+        when the collection has been given to another reindex since.
+        """
+        ...
+
+    async def of(self, collection: str) -> Sequence[Generation]:
+        """Return those that do not answer: that is filled, and that answered before."""
+        ...
+
+    async def pending(
+        self, generation: Generation, *, after: str | None, limit: int
+    ) -> Sequence[PendingDocument]:
+        """Return documents to take over, by id, after that id; failed ones are left out."""
+        ...
+
+    async def fill(
+        self,
+        lease: ReindexLease,
+        generation: Generation,
+        document: PendingDocument,
+        content: IndexedChunks,
+    ) -> bool:
+        """Put a document into the generation, in one transaction; False when it has changed since.
+
+        Safe to repeat. Raises LeaseLost.
+        """
+        ...
+
+    async def skip(
+        self,
+        lease: ReindexLease,
+        generation: Generation,
+        document: PendingDocument,
+        failure: JobFailure,
+    ) -> None:
+        """Record why a document can't be taken over. Raises LeaseLost."""
+        ...
+
+    async def skipped(
+        self, generation: Generation, *, limit: int = 100
+    ) -> Sequence[tuple[str, JobFailure]]:
+        """Return the ids of those, by id, and why."""
+        ...
+
+    async def pending_nodes(self, generation: Generation, *, limit: int) -> Sequence[PendingNode]:
+        """Return rows to take over, after removing those that are gone where they were added."""
+        ...
+
+    async def fill_nodes(
+        self,
+        lease: ReindexLease,
+        generation: Generation,
+        nodes: Sequence[PendingNode],
+        vectors: Vectors,
+    ) -> None:
+        """Copy the rows that are still as they were read, with these vectors. Raises LeaseLost."""
+        ...
+
+    async def note(
+        self, lease: ReindexLease, *, counts: Mapping[str, int], result: Mapping[str, Any]
+    ) -> None:
+        """Say how far the job is; it has not crashed its workers then. Raises LeaseLost."""
+        ...
+
+    async def finish(self, lease: ReindexLease, generation: Generation) -> None:
+        """End the job well, with the generation ready to be switched to. Raises LeaseLost."""
+        ...
+
+    async def switch(
+        self, lease: ReindexLease, generation: Generation, fingerprints: Fingerprints
+    ) -> Lack:
+        """Have the generation answer from now on, and end the job well, in one transaction.
+
+        The one before is kept, and kept true. Returns what is lacking; when that is anything, and
+        the order does not accept it (nodes never are), nothing has changed. Raises LeaseLost, Busy
+        when readers did not make way in time.
+        """
+        ...
+
+    async def switch_later(
+        self, collection: str, *, accept_loss: bool, submitted_by: str, request_id: str | None
+    ) -> Job:
+        """Queue the job of a generation that is ready once more, to switch to it.
+
+        Raises GenerationNotFound when none is ready.
+        """
+        ...
+
+    async def roll_back(
+        self,
+        collection: str,
+        fingerprints: Callable[[Generation], Fingerprints],
+        *,
+        accept_loss: bool,
+        submitted_by: str,
+        request_id: str | None = None,
+    ) -> Collection:
+        """Have the generation before answer again, in one transaction; the other is kept instead.
+
+        Raises GenerationNotFound, ReindexUnderWay, RollbackLoses, Busy.
+        """
+        ...
+
+    async def discard(
+        self, collection: str, *, submitted_by: str, request_id: str | None = None
+    ) -> None:
+        """Drop the generation that is filled or ready, and cancel its job.
+
+        Raises GenerationNotFound.
+        """
+        ...
+
+    async def drop_outdated(self, *, kept: timedelta) -> int:
+        """Drop what answered before longer ago than that, all but the last of each collection that
+        did, and what a job that is no more has left behind; return how many."""
+        ...
+
+    def chunks(self, generation: Generation) -> ChunkStore:
+        """Return what searches of its collection look into to see that generation's answers."""
         ...
 
 
@@ -1138,6 +1475,12 @@ CallbackResult = Literal["delivered", "failed", "given_up"]
 """How a try to tell a `callback_url` ended; one that failed is made again."""
 
 
+ModelCallEnd = Literal["ok", "failed", "reset", "timeout", "memory", "refused", "missing"]
+"""How a request to one address of a model's server ended. failed: an answer of 5xx or 429; reset:
+no connection, or it broke; memory: too little of it; refused: the text or the request was at fault;
+missing: the model is not there."""
+
+
 class Meter(Protocol):
     """Told of what an operator counts. Every call is cheap, waits for nothing and raises nothing.
 
@@ -1160,6 +1503,18 @@ class Meter(Protocol):
 
     def embedding_failed(self, code: str) -> None:
         """Take note of a call that the model refused or did not answer."""
+        ...
+
+    def model_awaited(self, kind: Literal["question", "document"], *, seconds: float) -> None:
+        """Take note of how long a request waited for its turn at a model's server."""
+        ...
+
+    def model_asked(self, endpoint: str, end: ModelCallEnd) -> None:
+        """Take note of a request to one address; `endpoint` is one of the configured ones."""
+        ...
+
+    def endpoint_changed(self, endpoint: str, *, is_used: bool) -> None:
+        """Take note that an address is left out for a while, or used (again)."""
         ...
 
     def child_started(self) -> None: ...
@@ -1185,6 +1540,12 @@ class _Unmetered:
     def embedded(self, texts: int, *, seconds: float) -> None: ...
 
     def embedding_failed(self, code: str) -> None: ...
+
+    def model_awaited(self, kind: Literal["question", "document"], *, seconds: float) -> None: ...
+
+    def model_asked(self, endpoint: str, end: ModelCallEnd) -> None: ...
+
+    def endpoint_changed(self, endpoint: str, *, is_used: bool) -> None: ...
 
     def child_started(self) -> None: ...
 

@@ -13,7 +13,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -21,16 +21,26 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 from uuid import UUID, uuid4
 
-from ragcore.errors import BlobNotFound, InvalidInput, NotConfigured, Rejected
+from ragcore.errors import (
+    BlobNotFound,
+    InvalidInput,
+    NotConfigured,
+    Rejected,
+    SourceUnavailable,
+)
+from ragcore.flows.fetch import is_url
 from ragcore.flows.submit import Upload, markdown_key
+from ragcore.flows.sync import bucket_order, is_bucket
 from ragcore.llamaindex.bridge import Bridged
 from ragcore.model import (
     Answer,
     AnswerEvent,
+    Asker,
     Collection,
     ConvertedDocument,
     DeletionReceipt,
     Document,
+    Feedback,
     Filter,
     Job,
     JobFailure,
@@ -49,11 +59,14 @@ from ragcore.ports import (
     Doorbell,
     Embedder,
     Meter,
+    ObjectResult,
+    QuestionTrace,
     Reranker,
 )
 from ragcore.runtime import Runtime, as_embedder, open_converter, open_runtime
 from ragcore.settings import Settings
 from ragcore.steps import filtering
+from ragcore.steps.feedback import checked_feedback
 from ragcore.steps.identity import (
     checked_collection,
     checked_metadata,
@@ -75,8 +88,12 @@ if TYPE_CHECKING:
     from ragcore.llamaindex.vector_store import RagVectorStore
 
 Source = str | Path | bytes
+Url = str
 Filters = Mapping[str, Any] | Filter
 OnProgress = Callable[[Job], None]
+
+NOBODY = Asker()
+"""For questions without a user or a session."""
 
 _INLINE_BACKOFF = (timedelta(seconds=1), timedelta(seconds=5))
 """Somebody waits for the answer: give up sooner than a worker would."""
@@ -163,12 +180,22 @@ class Rag:
         filename: str | None = None,
         on_progress: OnProgress | None = None,
     ) -> list[Job]:
-        """Make a file, a folder of files, or bytes searchable, and return how each ended.
+        """Make a file, a folder of files, a URL or bytes searchable; return how each ended.
 
-        A file is known by its path: ingesting it again replaces it when it changed and does
-        nothing when it did not. A document that can't be read is a failed job, not an exception.
+        A file is known by its path, a page of the web by its URL: ingesting it again replaces it
+        when it changed and does nothing when it did not. Only the open internet is fetched from,
+        and the hosts of RAGCORE_FETCH__ALLOWED_HOSTS. A document that can't be had or read is a
+        failed job, not an exception.
         Raises InvalidInput for arguments that can't be meant, Unavailable when a server is away.
         """
+        if isinstance(source, str) and is_bucket(source):
+            if document_id is not None or title is not None:
+                raise InvalidInput(f"{source!r} may be many documents: they name themselves")
+            job = await self.sync(
+                source, collection=collection, metadata=metadata, on_progress=on_progress
+            )
+            children = await self._children(job)
+            return children if job.error is None else [*children, job]
         if isinstance(source, bytes):
             upload = self._upload(
                 collection=collection,
@@ -178,15 +205,62 @@ class Rag:
                 filename=filename,
             )
             return [await self._ingest_bytes(source, upload, on_progress)]
-        files = _files(source)
-        if document_id is not None and len(files) != 1:
+        places = _places(source)
+        if document_id is not None and len(places) != 1:
             raise InvalidInput(
                 f"document_id {document_id!r} names one document; {source!r} is many"
             )
         upload = self._upload(
-            collection=collection, document_id=document_id, title=title, metadata=metadata
+            collection=collection,
+            document_id=document_id,
+            title=title,
+            metadata=metadata,
+            filename=filename if len(places) == 1 else None,
         )
-        return [job async for job in self._ingest_files(files, upload, on_progress)]
+        return [job async for job in self._ingest_places(places, upload, on_progress)]
+
+    async def sync(
+        self,
+        source: str,
+        *,
+        collection: str | None = None,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        metadata: Mapping[str, Any] | None = None,
+        delete_missing: bool = False,
+        max_delete_share: float = 0.2,
+        dry_run: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> Job:
+        """Ingest what is new or changed under `s3://bucket/prefix`; return the bucket's job.
+
+        The bucket must be configured (`RAGCORE_BUCKETS__SERVERS__…`). `counts` of the job say what
+        was found and done, `bucket_objects` tells it object by object. With `delete_missing`
+        documents go whose objects are gone; more than `max_delete_share` of them are not believed.
+        A listing that fails is a failed job. Raises BucketNotFound, InvalidInput, Unavailable.
+        """
+        order = bucket_order(
+            source,
+            collection=checked_collection(collection or self.collection),
+            include=include,
+            exclude=exclude,
+            metadata=metadata,
+            delete_missing=delete_missing,
+            max_delete_share=max_delete_share,
+            dry_run=dry_run,
+        )
+        await self._runtime.open_collection(order.collection)
+        job = await self._runtime.sync.start(order, submitted_by="ragcore")
+        return await self._finish_bucket(job, on_progress)
+
+    async def bucket_objects(
+        self, job_id: UUID, *, limit: int = 100, after: str | None = None
+    ) -> Sequence[ObjectResult]:
+        """Tell what a bucket's job decided, in order of keys, and what became of it.
+
+        Objects that needed nothing are only counted.
+        """
+        return await self._runtime.sources.objects(job_id, limit=limit, after=after)
 
     async def ingest_text(
         self,
@@ -217,10 +291,25 @@ class Rag:
         metadata: Mapping[str, Any] | None = None,
         on_progress: OnProgress | None = None,
     ) -> AsyncIterator[Job]:
-        """Ingest files and folders several at a time; yields each job as it ends."""
-        files = [file for source in sources for file in _files(source)]
+        """Ingest files, folders and URLs several at a time; yields each job as it ends."""
+        places = [place for source in sources for place in _places(source)]
         upload = self._upload(collection=collection, metadata=metadata)
-        return self._ingest_files(files, upload, on_progress)
+        return self._ingest_places(places, upload, on_progress)
+
+    async def refresh(
+        self,
+        document_id: str,
+        *,
+        collection: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Job:
+        """Fetch the URL of a document again; `unchanged` when it holds what is in place.
+
+        Raises DocumentNotFound, InvalidInput for a document that did not come from a URL,
+        ForbiddenUrl, UnsupportedFormat, DocumentTooLarge, SourceUnavailable, Unavailable.
+        """
+        job = await self._runtime.fetch.again(collection or self.collection, document_id)
+        return await self._finish(job, on_progress)
 
     async def convert(
         self,
@@ -280,12 +369,14 @@ class Rag:
         explain: bool = False,
         generate: bool = True,
         history: Sequence[Message] = (),
+        asker: Asker = NOBODY,
     ) -> Answer:
         """Answer a question from the documents, with citations checked against them.
 
         Without a language model, or with `generate` False, the answer is made of the passages'
         own best sentences. `history` are the turns before the question, oldest first; what a
-        follow-up means is found out by the language model. Raises as `search` does.
+        follow-up means is found out by the language model. `asker` is for traces, where they are
+        made: the answer's `trace_id` then names its own. Raises as `search` does.
         """
         engine = self.query_engine(
             collection=collection,
@@ -296,7 +387,11 @@ class Rag:
             generate=generate,
             history=history,
         )
-        return await engine.ask(question)
+        trace = self._trace(question, collection, asker, mode=mode, generate=generate)
+        with trace:
+            with trace.inside():
+                answer = await engine.ask(question)
+            return trace.answered(answer)
 
     def ask_stream(
         self,
@@ -309,6 +404,7 @@ class Rag:
         explain: bool = False,
         generate: bool = True,
         history: Sequence[Message] = (),
+        asker: Asker = NOBODY,
     ) -> AsyncGenerator[AnswerEvent, None]:
         """Answer as `ask` does: first its passages, then its text in pieces, last the answer."""
         engine = self.query_engine(
@@ -320,7 +416,19 @@ class Rag:
             generate=generate,
             history=history,
         )
-        return engine.ask_stream(question)
+        trace = self._trace(question, collection, asker, mode=mode, generate=generate)
+        return _traced(engine.ask_stream(question), trace)
+
+    async def feedback(
+        self, trace_id: str, score: float, *, comment: str | None = None, given_by: str = ""
+    ) -> None:
+        """Say what an answer was worth, 0…1, to be kept with its trace.
+
+        A second opinion of the same `given_by` takes the place of the first. It is sent in the
+        background. Raises InvalidInput, TraceNotFound for what is no `trace_id` of an answer,
+        TracingOff where no traces are made, and Busy (retry).
+        """
+        self._runtime.tracer.score(checked_feedback(Feedback(trace_id, score, comment, given_by)))
 
     # --- LlamaIndex ------------------------------------------------------------------------
 
@@ -605,19 +713,19 @@ class Rag:
         job = await self._runtime.submit.stream(_single(content), upload)
         return await self._finish(job, on_progress)
 
-    async def _ingest_files(
-        self, files: Sequence[Path], upload: Upload, on_progress: OnProgress | None
+    async def _ingest_places(
+        self, places: "Sequence[Path | Url]", upload: Upload, on_progress: OnProgress | None
     ) -> AsyncIterator[Job]:
-        """Keep a few more files under way than are converted at once, so that neither the
+        """Keep a few more documents under way than are converted at once, so that neither the
         conversion children nor the embedding threads wait for the other."""
         await self._runtime.open_collection(upload.collection)
-        waiting = iter(files)
+        waiting = iter(places)
         under_way: set[asyncio.Task[Job]] = set()
         most = self._runtime.settings.conversion.processes + 2
         try:
             while True:
-                while len(under_way) < most and (file := next(waiting, None)) is not None:
-                    work = self._ingest_file(file, upload, on_progress)
+                while len(under_way) < most and (place := next(waiting, None)) is not None:
+                    work = self._ingest_place(place, upload, on_progress)
                     under_way.add(asyncio.create_task(work))
                 if not under_way:
                     return
@@ -629,15 +737,69 @@ class Rag:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _ingest_file(self, file: Path, upload: Upload, on_progress: OnProgress | None) -> Job:
-        """Ingest one of perhaps many files: one that can't be taken must not stop the others."""
-        upload = replace(upload, filename=file.name, uri=file.as_uri())
+    async def _ingest_place(
+        self, place: "Path | Url", upload: Upload, on_progress: OnProgress | None
+    ) -> Job:
+        """Ingest one of perhaps many: one that can't be taken must not stop the others."""
+        uri = place if isinstance(place, str) else place.as_uri()
+        upload = replace(upload, uri=uri)
         try:
-            sha256, size = await asyncio.to_thread(_hashed, file)
-            job = await self._runtime.submit.file(file, upload, sha256=sha256, size=size)
-        except (Rejected, OSError) as error:
+            if isinstance(place, str):
+                job = await self._runtime.fetch(place, upload)
+            else:
+                job = await self._submit_file(place, upload)
+        except (Rejected, SourceUnavailable, OSError) as error:
             return _refused(upload, error)
         return await self._finish(job, on_progress)
+
+    async def _submit_file(self, file: Path, upload: Upload) -> Job:
+        upload = replace(upload, filename=upload.filename or file.name)
+        sha256, size = await asyncio.to_thread(_hashed, file)
+        return await self._runtime.submit.file(file, upload, sha256=sha256, size=size)
+
+    async def _finish_bucket(self, job: Job, on_progress: OnProgress | None) -> Job:
+        """Run a bucket's job and its children here, beside workers if there are some."""
+        runtime = self._runtime
+        try:
+            while not job.is_finished:
+                if await runtime.sync.next(job_id=job.job_id) is None:
+                    if not await self._work_on_children(job, on_progress):
+                        await runtime.catalog.release_expired()
+                        await asyncio.sleep(0.2)
+                    await runtime.sync.settle()
+                job = await runtime.catalog.job(job.job_id)
+                if on_progress is not None:
+                    on_progress(job)
+        except asyncio.CancelledError:
+            await asyncio.shield(runtime.catalog.cancel(job.job_id))
+            raise
+        return job
+
+    async def _work_on_children(self, job: Job, on_progress: OnProgress | None) -> bool:
+        """Run waiting children, several at a time, until none waits; tell whether any did."""
+        work = replace(self._runtime.work, backoff=_INLINE_BACKOFF)
+        worked = False
+
+        async def keep_working() -> None:
+            nonlocal worked
+            while ran := await work.next(parent_id=job.job_id, on_progress=on_progress):
+                worked = True
+                if on_progress is not None:
+                    on_progress(ran)
+
+        async with asyncio.TaskGroup() as tasks:
+            for _ in range(self._runtime.settings.conversion.processes + 2):
+                tasks.create_task(keep_working())
+        return worked
+
+    async def _children(self, job: Job) -> list[Job]:
+        found: list[Job] = []
+        after: str | None = None
+        while page := await self.bucket_objects(job.job_id, limit=1000, after=after):
+            ids = [each.job_id for each in page if each.job_id is not None]
+            found += await self._runtime.catalog.jobs_by_id(ids)
+            after = page[-1].note.key
+        return found
 
     async def _finish(self, job: Job, on_progress: OnProgress | None) -> Job:
         """Run the job here, unless a worker is faster, and return how it ended."""
@@ -659,6 +821,21 @@ class Rag:
         if on_progress is not None:
             on_progress(job)
         return job
+
+    def _trace(
+        self,
+        question: str,
+        collection: str | Sequence[str] | None,
+        asker: Asker,
+        **options: str | int | bool,
+    ) -> QuestionTrace:
+        names = self.collection if collection is None else collection
+        return self._runtime.tracer.question(
+            question,
+            collections=[names] if isinstance(names, str) else names,
+            asker=asker,
+            options=options,
+        )
 
     def _top_k(self, top_k: int | None) -> int:
         return self._runtime.settings.search.top_k if top_k is None else top_k
@@ -777,6 +954,19 @@ async def convert(
         )
 
 
+async def _traced(
+    events: AsyncGenerator[AnswerEvent, None], trace: QuestionTrace
+) -> AsyncGenerator[AnswerEvent, None]:
+    """Hand on the events of an answer, the last of them with its trace's id."""
+    async with aclosing(events):
+        with trace:
+            with trace.inside():
+                first = await anext(events)  # begins the task that answers
+            yield first
+            async for event in events:
+                yield trace.answered(event) if isinstance(event, Answer) else event
+
+
 def _reranker_of(runtime: Runtime) -> Reranker:
     assert runtime.search.reranker is not None  # of the same settings as the one that was asked
     return runtime.search.reranker
@@ -797,11 +987,16 @@ def _filter(filters: Filters | None) -> Filter | None:
     return filtering.parse(filters) if isinstance(filters, Mapping) else filters
 
 
-def _files(source: str | Path) -> list[Path]:
-    """Return the file, or the files of the folder, in order; hidden ones are left out."""
+def _places(source: str | Path) -> "Sequence[Path | Url]":
+    """Return the URL, the file, or the files of the folder, in order; hidden ones are left out."""
     text = str(source)
+    if isinstance(source, str) and is_url(source):
+        return [source]
     if "://" in text:
-        raise InvalidInput(f"{text[:200]!r} is a URL; only files and folders can be ingested here")
+        raise InvalidInput(
+            f"{text[:200]!r} can't be ingested: only files, folders, http and https URLs, and"
+            " s3://bucket/prefix of a configured bucket"
+        )
     path = Path(source).expanduser().resolve()
     if path.is_dir():
         return sorted(
@@ -824,15 +1019,15 @@ def _hashed(path: Path) -> tuple[bytes, int]:
         return hashlib.file_digest(file, "sha256").digest(), file.tell()
 
 
-def _refused(upload: Upload, error: Rejected | OSError) -> Job:
-    """Return the failed job of a file that never got into the catalogue."""
-    code = error.code if isinstance(error, Rejected) else InvalidInput.code
+def _refused(upload: Upload, error: Rejected | SourceUnavailable | OSError) -> Job:
+    """Return the failed job of a document that never got into the catalogue."""
+    code = InvalidInput.code if isinstance(error, OSError) else error.code
     return Job(
         job_id=uuid4(),
         collection=upload.collection,
         document_id=upload.document_id or id_from_uri(upload.uri or ""),
         status="failed",
-        error=JobFailure(code, str(error), retryable=False),
+        error=JobFailure(code, str(error), retryable=isinstance(error, SourceUnavailable)),
     )
 
 

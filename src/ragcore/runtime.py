@@ -6,27 +6,36 @@ Nothing is opened on import, and what is costly to import is imported where it i
 import asyncio
 import os
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
+from urllib.parse import urlsplit
 from uuid import uuid4
+
+from pydantic import SecretStr
 
 from ragcore.errors import MissingExtra, NotConfigured
 from ragcore.flows.callbacks import DeliverCallbacks, Post
-from ragcore.flows.embedding import Embedding
+from ragcore.flows.embedding import Embedding, Patience
+from ragcore.flows.events import HearEvents, ScheduledSync, StartDueSyncs
+from ragcore.flows.fetch import Fetch
 from ragcore.flows.forget import Forget, SweepOrphans
 from ragcore.flows.ingest import Ingest
 from ragcore.flows.keys import KeyRing
+from ragcore.flows.objects import FetchBucketObject
 from ragcore.flows.pages import DrawPage
 from ragcore.flows.retention import Retain
 from ragcore.flows.search import Search
 from ragcore.flows.submit import Submit
+from ragcore.flows.sync import Sync, bucket_order
 from ragcore.flows.work import Work
 from ragcore.model import Collection, EmbeddingSpec
 from ragcore.ports import (
     UNMETERED,
+    UNTRACED,
     Answerer,
     Audit,
     BlobStore,
@@ -43,6 +52,9 @@ from ragcore.ports import (
     Reranker,
     Retention,
     Rewriter,
+    SharedSlots,
+    Sources,
+    Tracer,
 )
 from ragcore.settings import Settings
 from ragcore.steps.identity import pipeline_fingerprint
@@ -52,12 +64,17 @@ if TYPE_CHECKING:
     from llama_index.core.llms import LLM
     from llama_index.core.postprocessor.types import BaseNodePostprocessor
 
+    from ragcore.adapters.buckets import S3Buckets
+    from ragcore.adapters.langfuse.connection import Connection
+    from ragcore.adapters.langfuse.tracing import LangfuseTracer
     from ragcore.adapters.models.chat import ChatModels, OllamaChats
+    from ragcore.adapters.models.ollama_servers import OllamaServers
     from ragcore.adapters.postgres.cache import PostgresEmbeddingCache
     from ragcore.adapters.postgres.dump import PostgresDump
     from ragcore.adapters.postgres.nodes import PostgresNodes
     from ragcore.adapters.postgres.pool import Pool
     from ragcore.adapters.redis.doorbell import RedisDoorbell
+    from ragcore.adapters.redis.events import RedisEvents
     from ragcore.adapters.redis.limits import RedisLimits
     from ragcore.adapters.room import Room
     from ragcore.adapters.web import Web
@@ -67,6 +84,9 @@ _SHORT_TEXT_TOKENS = 256
 """What a model may write besides answers: a condensed question, other wordings, marks."""
 _CONDENSING_SECONDS = 30.0
 """Nothing is to be seen while a question is condensed; after so long it is taken as it is."""
+
+_PATIENCE_WITH_OLLAMA = Patience(attempts=2)
+"""Its client tries again by itself."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +115,16 @@ class Runtime:
     require_language_models: Callable[[], Awaitable[None]] | None
     """Raises ModelMissing and ModelUnavailable; None: no language model is configured."""
     submit: Submit
+    fetch: Fetch
     work: Work
     forget: Forget
+    buckets: "S3Buckets"
+    """The configured ones."""
+    sources: Sources
+    sync: Sync
+    hear_events: HearEvents
+    """Told of what happens in buckets."""
+    start_due_syncs: StartDueSyncs
     sweep_orphans: SweepOrphans
     search: Search
     draw_page: DrawPage
@@ -109,7 +137,8 @@ class Runtime:
     room: "Room"
     """Asked before documents are taken."""
     web: "Web"
-    """Fetches documents by their URL."""
+    """What `fetch` fetches by."""
+    tracer: Tracer
     callback_web: "Web"
     """Tells callback URLs; also checks them when they are given."""
     chunker: str
@@ -152,6 +181,7 @@ async def open_runtime(
     Unsupported or one of its children when this machine or the configuration lacks something,
     Unavailable when a server is away.
     """
+    from ragcore.adapters.docling.formats import refuse_type, refuse_unreadable
     from ragcore.adapters.docling.rendering import PageRenderer
     from ragcore.adapters.models.extractive import ExtractiveAnswerer
     from ragcore.adapters.postgres.audit import PostgresAudit
@@ -163,19 +193,22 @@ async def open_runtime(
     from ragcore.adapters.postgres.migrate import migrate
     from ragcore.adapters.postgres.pool import open_pool
     from ragcore.adapters.postgres.retention import PostgresRetention
+    from ragcore.adapters.postgres.sources import PostgresSources
     from ragcore.adapters.room import Room
     from ragcore.adapters.web import Web
     from ragcore.adapters.work_directory import work_directory
 
     async with AsyncExitStack() as stack:
-        await _trace(settings, stack)
+        langfuse = await _langfuse(settings, stack)
+        tracer: Tracer = langfuse or UNTRACED
         database_url = await _database_url(settings, stack)
         await migrate(database_url)
         pool = await stack.enter_async_context(open_pool(database_url, size=settings.database_pool))
         catalog, collections = PostgresCatalog(pool), PostgresCollections(pool)
         chunks = PostgresChunks(pool, exact_rows=settings.search.exact_rows)
         blobs = await _blobs(settings, stack)
-        model = embedder or await open_embedder(settings)
+        ollama = await _ollama(settings, stack, is_service=doorbell is not None, meter=meter)
+        model = embedder or await open_embedder(settings, ollama)
         if embedder is None:
             stack.push_async_callback(model.aclose)
         cache = PostgresEmbeddingCache(pool)
@@ -184,6 +217,7 @@ async def open_runtime(
             cache=cache,
             batch_tokens=settings.embedding.batch_tokens,
             concurrency=settings.embedding.concurrency,
+            patience=Patience() if ollama is None else _PATIENCE_WITH_OLLAMA,
             meter=meter,
         )
         # Beside the blobs, where fetching a file is a link and not a copy.
@@ -195,6 +229,18 @@ async def open_runtime(
         chunker = f"hybrid-1:{max_tokens}:{tokenizer.partition(':')[0]}"
         reader = await asyncio.to_thread(lambda: converter.fingerprint)
         fingerprint = pipeline_fingerprint(f"{reader}|{chunker}", model.spec)
+        room = Room(settings.data_dir, min_free_bytes=settings.disk.min_free_mb * 2**20)
+        submit = Submit(
+            catalog=catalog,
+            blobs=blobs,
+            doorbell=doorbell,
+            fingerprint=fingerprint,
+            max_bytes=settings.conversion.max_file_mb * 2**20,
+            require_room=room.require,
+        )
+        buckets = open_buckets(settings)
+        stack.push_async_callback(buckets.aclose)
+        sources = PostgresSources(pool)
         ingest = Ingest(
             catalog=catalog,
             collections=collections,
@@ -206,9 +252,11 @@ async def open_runtime(
             chunker=chunker,
             max_tokens=max_tokens,
             tokenizer=tokenizer,
+            fetch_object=FetchBucketObject(buckets=buckets, sources=sources, submit=submit),
         )
+        work = Work(catalog=catalog, ingest=ingest, owner=_owner(), tracer=tracer)
         extractive = ExtractiveAnswerer(model, questions=embedding)
-        generation = _generation(settings, extractive, stack, llm)
+        generation = _generation(settings, extractive, stack, llm, langfuse, ollama=ollama)
         reranking = await _reranking(settings, generation, stack, reranker)
         forget = Forget(catalog=catalog, collections=collections, blobs=blobs)
         audit, retention = PostgresAudit(pool), PostgresRetention(pool)
@@ -217,12 +265,25 @@ async def open_runtime(
         stack.push_async_callback(keys.aclose)
         web = Web(**settings.fetch.model_dump())
         stack.push_async_callback(web.aclose)
-        room = Room(settings.data_dir, min_free_bytes=settings.disk.min_free_mb * 2**20)
         callback_web = Web(
             allowed_hosts=settings.callback_hosts,
             timeout_seconds=settings.callbacks.timeout_seconds,
         )
         stack.push_async_callback(callback_web.aclose)
+        sync = Sync(
+            buckets=buckets,
+            sources=sources,
+            submit=submit,
+            forget=forget,
+            audit=audit,
+            work=work,
+            directory=directory,
+            meter=meter,
+        )
+        scheduled = scheduled_syncs(settings)
+        for each in scheduled:
+            buckets.require(each.order.bucket, collection=each.order.collection)
+        open_collection = partial(collections.open, embedding=embedding.spec, chunker=chunker)
         yield Runtime(
             settings=settings,
             database_url=database_url,
@@ -239,16 +300,22 @@ async def open_runtime(
             answerer=generation.answerer,
             condenser=generation.condenser,
             require_language_models=generation.require_models,
-            submit=Submit(
+            submit=submit,
+            fetch=Fetch(
+                pages=web,
                 catalog=catalog,
                 blobs=blobs,
-                doorbell=doorbell,
-                fingerprint=fingerprint,
-                max_bytes=settings.conversion.max_file_mb * 2**20,
-                require_room=room.require,
+                submit=submit,
+                refuse_type=refuse_type,
+                refuse_unreadable=refuse_unreadable,
             ),
-            work=Work(catalog=catalog, ingest=ingest, owner=_owner()),
+            work=work,
             forget=forget,
+            buckets=buckets,
+            sources=sources,
+            sync=sync,
+            hear_events=HearEvents(sync, scheduled, open_collection),
+            start_due_syncs=StartDueSyncs(sync, scheduled, open_collection),
             sweep_orphans=SweepOrphans(catalog=catalog, blobs=blobs),
             search=Search(
                 chunks=chunks,
@@ -282,6 +349,7 @@ async def open_runtime(
             ),
             room=room,
             web=web,
+            tracer=tracer,
             callback_web=callback_web,
             chunker=chunker,
         )
@@ -364,6 +432,79 @@ async def open_storage(settings: Settings) -> "AsyncIterator[tuple[PostgresDump,
         yield PostgresDump(database_url), await _blobs(settings, stack)
 
 
+def open_buckets(settings: Settings) -> "S3Buckets":
+    """Return the configured buckets, which connect when they are first asked.
+
+    Raises MissingExtra, and NotConfigured, also for the bucket of the stored files: ragcore would
+    read its own.
+    """
+    from ragcore.adapters.buckets import BucketServer, S3Buckets
+
+    servers = [
+        BucketServer(
+            name=name,
+            url=server.url.rstrip("/"),
+            buckets=server.buckets,
+            access_key=_secret(server.access_key),
+            secret_key=_secret(server.secret_key),
+            region=server.region,
+            is_virtual_style=not server.path_style,
+            ca_file=server.ca_file,
+            collections=server.collections,
+            timeout_seconds=server.timeout_seconds,
+        )
+        for name, server in settings.buckets.servers.items()
+    ]
+    if settings.blobs_url is not None:
+        own = urlsplit(settings.blobs_url.get_secret_value())
+        for server in servers:
+            is_same_host = urlsplit(server.url).netloc == own.netloc.rpartition("@")[2]
+            if is_same_host and own.path.strip("/") in server.buckets:
+                raise NotConfigured(
+                    f"the bucket {own.path.strip('/')!r} holds ragcore's own files "
+                    "(RAGCORE_BLOBS_URL): documents can't come from it"
+                )
+    return S3Buckets(servers, threads=settings.buckets.threads)
+
+
+def scheduled_syncs(settings: Settings) -> Sequence[ScheduledSync]:
+    """Return what the settings want kept alike. Raises InvalidInput."""
+    return [
+        ScheduledSync(
+            name,
+            bucket_order(
+                f"s3://{wanted.bucket}/{wanted.prefix}",
+                collection=wanted.collection or settings.collection,
+                include=wanted.include,
+                exclude=wanted.exclude,
+                delete_missing=wanted.delete_missing,
+                max_delete_share=wanted.max_delete_share,
+            ),
+            every_seconds=wanted.every_seconds,
+        )
+        for name, wanted in settings.buckets.syncs.items()
+    ]
+
+
+@asynccontextmanager
+async def open_bucket_events(settings: Settings) -> "AsyncIterator[RedisEvents | None]":
+    """Open the list that a bucket server writes its events to; None where there is none."""
+    if settings.buckets.events_key is None:
+        yield None
+        return
+    from ragcore.adapters.redis.events import RedisEvents
+
+    async with AsyncExitStack() as stack:
+        url = _secret(settings.buckets.events_url) or await _redis_url(settings, stack)
+        events = RedisEvents(url, key=settings.buckets.events_key)
+        stack.push_async_callback(events.aclose)
+        yield events
+
+
+def _secret(value: SecretStr | None) -> str | None:
+    return None if value is None else value.get_secret_value()
+
+
 def open_converter(settings: Settings, *, meter: Meter = UNMETERED) -> Converter:
     """Return a converter; its children start with the first file."""
     from ragcore.adapters.docling.converter import ConversionOptions, DoclingConverter
@@ -373,21 +514,69 @@ def open_converter(settings: Settings, *, meter: Meter = UNMETERED) -> Converter
     return DoclingConverter(options, meter=meter)
 
 
-async def open_embedder(settings: Settings) -> Embedder:
-    """Return the configured embedding model; a bundled one loads with its first text."""
+@asynccontextmanager
+async def open_ollama(
+    settings: Settings, *, slots: SharedSlots | None = None, meter: Meter = UNMETERED
+) -> "AsyncIterator[OllamaServers]":
+    """Open the way to Ollama, which connects with the first request. Raises MissingExtra."""
+    from ragcore.adapters.models.ollama_servers import OllamaServers
+
+    ollama = settings.ollama
+    servers = await asyncio.to_thread(
+        lambda: OllamaServers(
+            ollama.addresses,
+            concurrency=ollama.concurrency,
+            wait_seconds=ollama.wait_seconds,
+            attempts=ollama.attempts,
+            failures=ollama.failures,
+            pause_seconds=ollama.pause_seconds,
+            slots=slots,
+            meter=meter,
+        )
+    )
+    try:
+        yield servers
+    finally:
+        await servers.aclose()
+
+
+async def _ollama(
+    settings: Settings, stack: AsyncExitStack, *, is_service: bool, meter: Meter
+) -> "OllamaServers | None":
+    """Open Ollama where it is used, its limits shared by all processes where there is a Redis."""
+    if "ollama" not in (settings.embedding.provider, settings.generation.provider):
+        return None
+    slots = None
+    if is_service or settings.redis_url is not None:
+        try:
+            from ragcore.adapters.redis.slots import RedisSlots
+        except ImportError as error:
+            raise MissingExtra(
+                f"limits can't be shared ({error}): `pip install 'ragcore[worker]'`"
+            ) from error
+        slots = RedisSlots(await _redis_url(settings, stack))
+        stack.push_async_callback(slots.aclose)
+    return await stack.enter_async_context(open_ollama(settings, slots=slots, meter=meter))
+
+
+async def open_embedder(settings: Settings, ollama: "OllamaServers | None" = None) -> Embedder:
+    """Return the configured embedding model; a bundled one loads with its first text.
+
+    `ollama` is asked where it is the provider, and must outlive the model.
+    """
     embedding = settings.embedding
     if embedding.provider == "ollama":
         from ragcore.adapters.models.ollama import OllamaEmbedder
 
+        assert ollama is not None  # it is open where it is the provider
         return await OllamaEmbedder.open(
-            url=settings.ollama.url,
+            ollama,
             model=embedding.model,
             query_prefix=embedding.query_prefix,
             document_prefix=embedding.document_prefix,
             tokenizer_file=embedding.tokenizer_file,
             max_tokens=embedding.max_tokens,
             timeout_seconds=embedding.timeout_seconds,
-            concurrency=embedding.concurrency,
         )
     from ragcore.adapters.models.bundled import BundledEmbedder
 
@@ -435,18 +624,59 @@ def _deliveries(
     )
 
 
-async def _trace(settings: Settings, stack: AsyncExitStack) -> None:
+async def _langfuse(settings: Settings, stack: AsyncExitStack) -> "LangfuseTracer | None":
+    """Return who traces; None where no Langfuse is configured, and nothing of it is imported."""
+    langfuse = settings.langfuse
+    connection = langfuse_connection(settings)
+    if connection is None:
+        return None
+    from ragcore.adapters.langfuse.tracing import Options, Price, open_tracer
+
+    options = Options(
+        connection,
+        content=langfuse.content,
+        masks=langfuse.masks,
+        secrets=settings.secrets(),
+        sample=langfuse.sample,
+        environment=langfuse.environment,
+        prices={model: Price(it.input, it.output) for model, it in langfuse.prices.items()},
+    )
+    return await stack.enter_async_context(open_tracer(options))
+
+
+def langfuse_connection(settings: Settings) -> "Connection | None":
+    """Return how Langfuse is reached; None: it is not configured. Raises NotConfigured."""
     langfuse = settings.langfuse
     if langfuse.secret_key is None:
-        return
-    from ragcore.adapters.langfuse import langfuse_tracing
+        return None
+    from ragcore.adapters.langfuse.connection import Connection
 
-    tracing = langfuse_tracing(
+    return Connection(
+        url=langfuse.url,
         public_key=langfuse.public_key,
         secret_key=langfuse.secret_key.get_secret_value(),
-        url=langfuse.url,
+        timeout_seconds=langfuse.timeout_seconds,
     )
-    await stack.enter_async_context(tracing)
+
+
+def _prompts(
+    settings: Settings, stack: AsyncExitStack, langfuse: "LangfuseTracer | None"
+) -> Prompts:
+    """Return the prompts of files, and over them those of Langfuse when it is to manage them."""
+    from ragcore.adapters.prompts import FilePrompts, ManagedPrompts
+
+    files = FilePrompts.read(settings.generation.prompts_dir)
+    if langfuse is None or not settings.langfuse.prompts:
+        return files
+    from ragcore.adapters.langfuse.prompts import fetch_prompts
+
+    fetch = partial(
+        fetch_prompts, langfuse.options.connection, label=settings.langfuse.prompt_label
+    )
+    managed = ManagedPrompts(files, fetch, used=langfuse.note_prompt)
+    managed.keep_fresh(every_seconds=settings.langfuse.prompts_every_seconds)
+    stack.callback(managed.close)
+    return managed
 
 
 async def _database_url(settings: Settings, stack: AsyncExitStack) -> str:
@@ -490,16 +720,13 @@ async def _blobs(settings: Settings, stack: AsyncExitStack) -> BlobStore:
     return blobs
 
 
-def open_language_models(settings: Settings, *, timeout_seconds: float) -> "OllamaChats":
-    """Return the configured language models, which connect when they are first asked.
-
-    Raises MissingExtra.
-    """
+def open_language_models(settings: Settings, ollama: "OllamaServers") -> "OllamaChats":
+    """Return the configured language models, which connect when they are first asked."""
     from ragcore.adapters.models.chat import OllamaChats
 
     generation = settings.generation
     return OllamaChats(
-        url=settings.ollama.url,
+        ollama,
         model=generation.model,
         models=generation.models,
         collection_models=generation.collection_models,
@@ -507,7 +734,6 @@ def open_language_models(settings: Settings, *, timeout_seconds: float) -> "Olla
         context_tokens=generation.context_tokens,
         temperature=generation.temperature,
         keep_alive=generation.keep_alive,
-        timeout_seconds=timeout_seconds,
     )
 
 
@@ -534,7 +760,13 @@ class _Generation:
 
 
 def _generation(
-    settings: Settings, extractive: Answerer, stack: AsyncExitStack, llm: "LLM | None"
+    settings: Settings,
+    extractive: Answerer,
+    stack: AsyncExitStack,
+    llm: "LLM | None",
+    langfuse: "LangfuseTracer | None",
+    *,
+    ollama: "OllamaServers | None",
 ) -> _Generation:
     """Return who words answers: a language model, or the passages themselves."""
     generation = settings.generation
@@ -542,9 +774,8 @@ def _generation(
         return _Generation(extractive)
     from ragcore.adapters.models.chat import estimated_tokens
     from ragcore.adapters.models.generated import GeneratedAnswerer, GeneratedCondenser
-    from ragcore.adapters.prompts import FilePrompts
 
-    prompts = FilePrompts.read(generation.prompts_dir)
+    prompts = _prompts(settings, stack, langfuse)
     models: _LanguageModels
     require_models = None
     if llm is not None:
@@ -552,8 +783,8 @@ def _generation(
 
         models = LlamaIndexChats(llm)
     else:
-        models = chats = open_language_models(settings, timeout_seconds=generation.timeout_seconds)
-        stack.push_async_callback(chats.aclose)
+        assert ollama is not None  # it is open where it is the provider
+        models = chats = open_language_models(settings, ollama)
         require_models = chats.require
     answerer = GeneratedAnswerer(
         models.writing(

@@ -6,8 +6,10 @@ with `--config`. Secrets have no defaults.
 """
 
 import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 from pydantic_settings import (
@@ -20,6 +22,7 @@ from pydantic_settings import (
 Language = Annotated[str, Field(pattern="^[a-z]{2}$")]
 """ISO 639-1."""
 ModelName = Annotated[str, Field(min_length=1)]
+BucketName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{1,61}[A-Za-z0-9]$")]
 CollectionName = Annotated[str, Field(pattern="^[a-z0-9_-]{1,48}$")]
 
 _LOOPBACK = ("127.0.0.1", "::1", "localhost")
@@ -106,7 +109,7 @@ class EmbeddingSettings(_Group):
         default=4096, ge=64, description="Tokens sent to the model in one batch."
     )
     concurrency: int = Field(
-        default=4, ge=1, description="Most batches in flight to a remote model."
+        default=4, ge=1, description="Batches of one document in flight to a remote model."
     )
     timeout_seconds: float = Field(default=60.0, gt=0, description="Limit of one request.")
     query_prefix: str | None = Field(default=None, description="Overrides the model's own.")
@@ -120,9 +123,41 @@ class EmbeddingSettings(_Group):
 
 
 class OllamaSettings(_Group):
-    """Where Ollama is."""
+    """Where Ollama is, and how much is asked of it."""
 
     url: str = Field(default="http://127.0.0.1:11434", description="Base address.")
+    urls: tuple[str, ...] = Field(
+        default=(),
+        description="Base addresses of several, among which requests are balanced, in place of"
+        ' `url`: `["http://gpu1:11434", "http://gpu2:11434"]`.',
+    )
+    concurrency: int = Field(
+        default=4,
+        ge=1,
+        description="Requests at a time to one model of one address, of all processes together;"
+        " questions may use one more.",
+    )
+    wait_seconds: float = Field(
+        default=30.0,
+        gt=0,
+        description="How long a question waits for its turn; documents wait as long as it takes.",
+    )
+    attempts: int = Field(
+        default=3, ge=1, description="Most tries of one request that fails for a passing reason."
+    )
+    failures: int = Field(
+        default=5, ge=1, description="Failures in a row after which an address is left out."
+    )
+    pause_seconds: float = Field(
+        default=5.0,
+        gt=0,
+        description="For how long; doubles with each trial that fails, up to twelvefold.",
+    )
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Every address that is used."""
+        return self.urls or (self.url,)
 
 
 class GenerationSettings(_Group):
@@ -171,12 +206,55 @@ class GenerationSettings(_Group):
     timeout_seconds: float = Field(default=120.0, gt=0, description="Limit of one answer.")
 
 
-class LangfuseSettings(_Group):
-    """Where traces of questions go; none are made until the secret key is set."""
+class PriceSettings(_Group):
+    """What a language model costs."""
 
-    url: str = Field(default="http://127.0.0.1:3000", description="Base address.")
+    input: float = Field(ge=0, description="US dollars for a million tokens that it reads.")
+    output: float = Field(ge=0, description="US dollars for a million tokens that it writes.")
+
+
+class LangfuseSettings(_Group):
+    """Where traces of questions and jobs go; none are made until the secret key is set."""
+
+    url: str = Field(
+        default="http://127.0.0.1:3000", pattern="^https?://", description="Base address."
+    )
     public_key: str = Field(default="", description="Public key of the project.")
-    secret_key: SecretStr | None = Field(default=None, description="Secret key of the project.")
+    secret_key: SecretStr | None = Field(
+        default=None, min_length=1, description="Secret key of the project."
+    )
+    content: Literal["full", "masked", "none"] = Field(
+        default="full",
+        description="What is told of questions, passages, prompts, answers and comments: all,"
+        " without addresses and long numbers, or nothing.",
+    )
+    masks: tuple[str, ...] = Field(
+        default=(), description="Regular expressions that `masked` hides as well."
+    )
+    sample: float = Field(
+        default=1.0, ge=0, le=1, description="Share of questions and jobs that are traced."
+    )
+    environment: str = Field(
+        default="default",
+        pattern="^[a-z0-9_-]{1,40}$",
+        description="Under which Langfuse files what comes from here; not `langfuse…`.",
+    )
+    timeout_seconds: float = Field(default=5.0, gt=0, description="Limit of one request.")
+    prompts: bool = Field(
+        default=False,
+        description="Take prompts that are managed there, `answer.ru` or `reports/answer.ru`, in"
+        " place of the files of these names.",
+    )
+    prompt_label: str = Field(
+        default="production", min_length=1, description="Label of the versions that are taken."
+    )
+    prompts_every_seconds: float = Field(
+        default=60.0, gt=0, description="How often they are fetched again."
+    )
+    prices: dict[ModelName, PriceSettings] = Field(
+        default={},
+        description='Prices of models, for cost: `{"qwen2.5:7b": {"input": 0.1, "output": 0.2}}`.',
+    )
 
 
 class SearchSettings(_Group):
@@ -287,6 +365,80 @@ class FetchSettings(_Group):
     allowed_hosts: tuple[str, ...] = Field(
         default=(), description="Hosts with private addresses that may be fetched from."
     )
+    ca_file: Path | None = Field(
+        default=None, description="Certificates to trust besides the well-known ones."
+    )
+
+
+class BucketServerSettings(_Group):
+    """An S3 server and the buckets of it that documents may come from."""
+
+    url: str = Field(
+        pattern=r"^https?://[^/@\s]+/?$",
+        description="`https://s3.example.org`, `http://minio:9000`.",
+    )
+    buckets: tuple[BucketName, ...] = Field(
+        min_length=1, description="Buckets that may be read; no others are."
+    )
+    access_key: SecretStr | None = Field(default=None, description="None: anonymous.")
+    secret_key: SecretStr | None = Field(default=None, description="Goes with `access_key`.")
+    region: str | None = Field(default=None, description="None: the server is asked.")
+    path_style: bool = Field(
+        default=True, description="The bucket is in the path; false: in the host's name."
+    )
+    ca_file: Path | None = Field(
+        default=None, description="Certificates to trust instead of the well-known ones."
+    )
+    collections: tuple[str, ...] = Field(
+        default=(), description="Collections its buckets may be ingested into; none named: all."
+    )
+    timeout_seconds: float = Field(default=60.0, gt=0, description="Limit of one read.")
+
+
+class BucketSyncSettings(_Group):
+    """A bucket that a collection is kept alike."""
+
+    bucket: BucketName = Field(description="One of a configured server's.")
+    prefix: str = Field(default="", max_length=1024, description="Only objects below it.")
+    collection: str | None = Field(default=None, description="None: RAGCORE_COLLECTION.")
+    include: tuple[str, ...] = Field(default=(), description="Patterns of wanted objects.")
+    exclude: tuple[str, ...] = Field(default=(), description="Patterns of unwanted ones.")
+    delete_missing: bool = Field(
+        default=False, description="Delete documents whose objects are gone."
+    )
+    max_delete_share: float = Field(
+        default=0.2, ge=0, le=1, description="Most of the known objects that may be gone at once."
+    )
+    every_seconds: float = Field(
+        default=0, ge=0, description="How often it is listed; 0: only on request."
+    )
+
+
+class BucketSettings(_Group):
+    """Buckets that documents come from."""
+
+    servers: dict[str, BucketServerSettings] = Field(
+        default={},
+        description="S3 servers by a name of yours: `RAGCORE_BUCKETS__SERVERS__MINIO__URL` …",
+    )
+    syncs: dict[str, BucketSyncSettings] = Field(
+        default={},
+        description="What is kept alike, by a name of yours:"
+        " `RAGCORE_BUCKETS__SYNCS__REPORTS__BUCKET` …",
+    )
+    threads: int = Field(default=8, ge=1, description="Requests to bucket servers at once.")
+    hook_secret: SecretStr | None = Field(
+        default=None,
+        min_length=16,
+        description="What MinIO sends as its `auth_token`; without it `/hooks/minio` is closed.",
+    )
+    events_url: SecretStr | None = Field(
+        default=None,
+        description="A Redis that MinIO writes events to; None: the one of RAGCORE_REDIS_URL.",
+    )
+    events_key: str | None = Field(
+        default=None, min_length=1, description="Name of that list of events; None: there is none."
+    )
 
 
 class RetentionSettings(_Group):
@@ -383,9 +535,15 @@ class Settings(BaseSettings):
     access: AccessSettings = AccessSettings()
     callbacks: CallbackSettings = CallbackSettings()
     fetch: FetchSettings = FetchSettings()
+    buckets: BucketSettings = BucketSettings()
     retention: RetentionSettings = RetentionSettings()
     worker: WorkerSettings = WorkerSettings()
     disk: DiskSettings = DiskSettings()
+
+    def secrets(self) -> frozenset[str]:
+        """Return every secret, and the password of every address among them."""
+        found = frozenset(_secrets_in(self))
+        return found | {password for each in found if (password := _password_in(each))}
 
     @property
     def is_embedded(self) -> bool:
@@ -423,3 +581,25 @@ class Settings(BaseSettings):
         if config_file := os.environ.get("RAGCORE_CONFIG_FILE"):
             sources += (TomlConfigSettingsSource(settings_cls, config_file),)
         return sources
+
+
+def _secrets_in(value: object) -> Iterator[str]:
+    if isinstance(value, SecretStr):
+        yield value.get_secret_value()
+    elif isinstance(value, BaseModel):
+        for _, each in value:
+            yield from _secrets_in(each)
+    elif isinstance(value, Mapping):
+        yield from _secrets_in(tuple(value.values()))
+    elif isinstance(value, (list, tuple)):
+        for each in value:
+            yield from _secrets_in(each)
+
+
+def _password_in(text: str) -> str | None:
+    """Return the password of an address, as it is when it is used."""
+    try:
+        password = urlsplit(text).password
+    except ValueError:  # no address
+        return None
+    return unquote(password) if password else None

@@ -6,7 +6,7 @@ adapter's own.
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -95,7 +95,7 @@ class S3Buckets:
         if server.collections and collection not in server.collections:
             raise Forbidden(f"bucket {bucket!r} is not for collection {collection!r}")
 
-    async def list(self, bucket: str, prefix: str) -> AsyncIterator[Sequence[BucketObject]]:
+    async def list(self, bucket: str, prefix: str) -> AsyncGenerator[Sequence[BucketObject], None]:
         client = self._client(bucket)
         entries = client.list_objects(bucket, prefix=prefix, recursive=True)
         while page := await self._call(bucket, lambda: list(islice(entries, _PAGE))):

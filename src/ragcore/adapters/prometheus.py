@@ -8,7 +8,7 @@ import logging
 import math
 from collections.abc import Awaitable, Callable, Mapping
 from time import monotonic
-from typing import Final, Protocol, TypeVar
+from typing import Final, Literal, Protocol, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
@@ -23,7 +23,7 @@ from prometheus_client import (
 
 from ragcore.errors import RagError
 from ragcore.model import QueueState, SearchMode
-from ragcore.ports import CallbackResult, ChildEnd
+from ragcore.ports import CallbackResult, ChildEnd, ModelCallEnd
 
 _SHORT: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _LONG: Final = (0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600)
@@ -77,6 +77,25 @@ class PrometheusMeter:
             ["code"],
             registry=registry,
         )
+        self._model_wait_seconds = Histogram(
+            "ragcore_model_wait_seconds",
+            "How long do requests to Ollama wait for their turn? Of questions, and of documents.",
+            ["kind"],
+            buckets=_LONG,
+            registry=registry,
+        )
+        self._model_requests = Counter(
+            "ragcore_model_requests",
+            "How do requests to Ollama end? By address; a request is tried again on some failures.",
+            ["endpoint", "end"],
+            registry=registry,
+        )
+        self._endpoint_used = Gauge(
+            "ragcore_model_endpoint_used",
+            "Is this address of Ollama in use (1), or left out because it failed (0)?",
+            ["endpoint"],
+            registry=registry,
+        )
         self._children_started = Counter(
             "ragcore_conversion_children_started",
             "How many conversion children were started.",
@@ -119,6 +138,15 @@ class PrometheusMeter:
     def embedding_failed(self, code: str) -> None:
         self._embedding_errors.labels(code).inc()
 
+    def model_awaited(self, kind: Literal["question", "document"], *, seconds: float) -> None:
+        self._model_wait_seconds.labels(kind).observe(seconds)
+
+    def model_asked(self, endpoint: str, end: ModelCallEnd) -> None:
+        self._model_requests.labels(endpoint, end).inc()
+
+    def endpoint_changed(self, endpoint: str, *, is_used: bool) -> None:
+        self._endpoint_used.labels(endpoint).set(is_used)
+
     def child_started(self) -> None:
         self._children_started.inc()
 
@@ -154,6 +182,7 @@ class Gauges:
         unheard: Callable[[], Awaitable[int]],
         pool: PoolStatistics,
         free_bytes: Callable[[], int],
+        sync_ages: Callable[[], Awaitable[Mapping[str, float | None]]] | None = None,
         every_seconds: float = 5.0,
         patience_seconds: float = 2.0,
     ) -> None:
@@ -161,6 +190,7 @@ class Gauges:
         self._unheard = unheard
         self._pool = pool
         self._free_bytes = free_bytes
+        self._sync_ages = sync_ages
         self._every_seconds = every_seconds
         self._patience_seconds = patience_seconds
         self._looked_at = -math.inf
@@ -204,12 +234,20 @@ class Gauges:
             "How much room is left in the data directory?",
             registry=registry,
         )
+        self._sync_age = Gauge(
+            "ragcore_bucket_sync_age_seconds",
+            "How long ago did each configured sync of a bucket last end well? NaN: never.",
+            ["sync"],
+            registry=registry,
+        )
 
     async def exposition(self) -> bytes:
         """Return them as Prometheus reads them; whoever comes during a look waits for that one."""
         async with self._looking:
             if monotonic() - self._looked_at >= self._every_seconds:
-                await asyncio.gather(self._look_at_queue(), self._look_at_doorbell())
+                await asyncio.gather(
+                    self._look_at_queue(), self._look_at_doorbell(), self._look_at_syncs()
+                )
                 self._look_at_pool()
                 self._free.set(self._free_bytes())
                 self._looked_at = monotonic()
@@ -228,6 +266,16 @@ class Gauges:
     async def _look_at_doorbell(self) -> None:
         unheard = await self._answer("queue", self._unheard())
         self._unheard_rings.set(math.nan if unheard is None else unheard)
+
+    async def _look_at_syncs(self) -> None:
+        ages = (
+            None if self._sync_ages is None else await self._answer("database", self._sync_ages())
+        )
+        if ages is None:
+            self._sync_age.clear()
+            return
+        for name, seconds in ages.items():
+            self._sync_age.labels(name).set(math.nan if seconds is None else seconds)
 
     async def _answer(self, dependency: str, question: Awaitable[Result]) -> Result | None:
         try:

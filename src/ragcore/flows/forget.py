@@ -1,7 +1,7 @@
 """Document id → nothing left of it, and files that nobody refers to → gone."""
 
 import asyncio
-from collections.abc import Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, replace
 from typing import Final
 from uuid import UUID
@@ -30,14 +30,20 @@ class Forget:
     blobs: BlobStore
 
     async def documents(
-        self, collection: str, document_ids: Sequence[str], *, only_expired: bool = False
+        self,
+        collection: str,
+        document_ids: Sequence[str],
+        *,
+        only_expired: bool = False,
+        unless_after: Mapping[str, int] | None = None,
     ) -> DeletionReceipt:
         """Delete these documents; ids that don't exist are left out of the receipt.
 
-        With `only_expired` those stay that were sent anew, or given a later date, meanwhile.
+        With `only_expired` those stay that were sent anew, or given a later date, meanwhile; with
+        `unless_after` those that have a newer version than the sequence given for their id.
         """
         receipt, versions = await self.catalog.forget(
-            collection, document_ids, only_expired=only_expired
+            collection, document_ids, only_expired=only_expired, unless_after=unless_after
         )
         return replace(receipt, blobs=await self._delete_files(versions))
 

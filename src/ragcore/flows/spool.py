@@ -6,7 +6,7 @@ S3 says that keys are listed in order of their bytes. Servers that keep objects 
 
 import heapq
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,7 +39,7 @@ class Spool:
             if len(self._run) >= self.run_length:
                 self._write_run()
 
-    def objects(self) -> Iterator[BucketObject]:
+    def objects(self) -> Generator[BucketObject, None, None]:
         """Read all of them in order of their keys, by code point; of equal keys the newest.
 
         May be read more than once. Close what is not read to its end.

@@ -5,7 +5,7 @@ import logging
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from uuid import UUID
 
@@ -13,7 +13,7 @@ from ragcore.errors import LeaseLost, RagError, Unavailable
 from ragcore.flows.ingest import Ingest, Report
 from ragcore.logs import about
 from ragcore.model import Job, JobFailure, Stage
-from ragcore.ports import Catalog, Lease
+from ragcore.ports import UNTRACED, Catalog, JobTrace, Lease, Tracer
 
 log = logging.getLogger(__name__)
 
@@ -58,20 +58,27 @@ class Work:
     backoff: tuple[timedelta, ...] = BACKOFF
     most_crashes: int = MOST_CRASHES
     hand_in: tuple[timedelta, ...] = HAND_IN
+    tracer: Tracer = field(default=UNTRACED, repr=False)
 
     async def next(
         self,
         *,
         job_id: UUID | None = None,
+        parent_id: UUID | None = None,
         at_most_bytes: int | None = None,
         on_progress: Callable[[Job], None] | None = None,
     ) -> Job | None:
         """Claim the best waiting job, or that one, and run it; None when there is none to claim.
 
-        `at_most_bytes` passes over jobs whose file is larger.
+        `parent_id` claims only children of that job, `at_most_bytes` passes over jobs whose file
+        is larger.
         """
         lease = await self.catalog.claim(
-            owner=self.owner, lease=self.lease, job_id=job_id, at_most_bytes=at_most_bytes
+            owner=self.owner,
+            lease=self.lease,
+            job_id=job_id,
+            parent_id=parent_id,
+            at_most_bytes=at_most_bytes,
         )
         if lease is None:
             return None
@@ -91,20 +98,30 @@ class Work:
         The task ends the job itself when it goes well; otherwise it raises.
         """
         job = lease.job
-        with about(job_id=str(job.job_id), document_id=job.document_id, collection=job.collection):
+        with (
+            about(job_id=str(job.job_id), document_id=job.document_id, collection=job.collection),
+            self.tracer.job(job) as trace,
+        ):
             if lease.crashes >= self.most_crashes:
                 await self._fail(lease, _poisonous(lease))
             else:
-                await self._run(lease, task, on_progress)
-            return await self.catalog.job(job.job_id)
+                await self._run(lease, task, trace, on_progress)
+            ended = await self.catalog.job(job.job_id)
+            trace.ended(ended)
+            return ended
 
     async def _run(
-        self, lease: Lease, task: Task, on_progress: Callable[[Job], None] | None
+        self,
+        lease: Lease,
+        task: Task,
+        trace: JobTrace,
+        on_progress: Callable[[Job], None] | None,
     ) -> None:
         progress = _Progress()
 
         def report(stage: Stage, done: float) -> None:
             progress.stage, progress.done = stage, min(max(done, 0.0), 1.0)
+            trace.reached(stage)
             if on_progress is not None:
                 on_progress(replace(lease.job, stage=stage, progress=progress.done))
 

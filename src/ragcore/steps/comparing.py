@@ -5,6 +5,8 @@ from typing import Final, Literal
 
 from ragcore.model import BucketObject, KnownObject
 
+Pair = tuple[BucketObject | None, KnownObject | None]
+"""What is listed of a key and what is known of it; one of the two is there."""
 Action = Literal["new", "changed", "unchanged", "under_way", "failed_before", "gone"]
 
 _ALWAYS_ALLOWED: Final = 10
@@ -32,9 +34,7 @@ def decide(listed: BucketObject, known: KnownObject | None) -> Action:
     return "new" if known.in_place is None else "changed"
 
 
-def paired(
-    listed: Iterable[BucketObject], known: Iterable[KnownObject]
-) -> Iterator[tuple[BucketObject | None, KnownObject | None]]:
+def paired(listed: Iterable[BucketObject], known: Iterable[KnownObject]) -> Iterator[Pair]:
     """Bring together what has the same key, in one pass over both.
 
     Both must be in order of their keys, by code point, each key at most once; so is what is

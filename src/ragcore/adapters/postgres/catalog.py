@@ -1,8 +1,8 @@
 """Documents, versions and jobs in PostgreSQL: the truth that everything else follows.
 
-Lock order, everywhere: the collection's row, then documents' rows in the order of their ids (by
-code point), then their jobs, then their versions. So deletions, late workers and new uploads of
-one document, or of many, take turns and never deadlock.
+Lock order, everywhere: the collection's generations (generations.py), its row, then documents' rows
+in the order of their ids (by code point), then their jobs, then their versions. So deletions, late
+workers and new uploads of one document, or of many, take turns and never deadlock.
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence, Set
@@ -17,7 +17,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from ragcore.adapters.postgres import chunks, sql
+from ragcore.adapters.postgres import chunks, generations, sql
 from ragcore.adapters.postgres.errors import translated
 from ragcore.adapters.postgres.filters import document_condition
 from ragcore.errors import (
@@ -38,6 +38,7 @@ from ragcore.model import (
     JobStatus,
     Metadata,
     Outcome,
+    PageMarks,
     QueueState,
     ReadingReport,
     Stage,
@@ -47,6 +48,7 @@ from ragcore.ports import (
     DocumentLease,
     Idempotency,
     IndexedVersion,
+    KnownPage,
     Lease,
     Settled,
     Submission,
@@ -107,6 +109,7 @@ class PostgresCatalog:
         owner: str,
         lease: timedelta,
         job_id: UUID | None = None,
+        parent_id: UUID | None = None,
         at_most_bytes: int | None = None,
     ) -> DocumentLease | None:
         # Losing an unsynced claim in a crash only leaves the job waiting, so it need not wait
@@ -119,6 +122,7 @@ class PostgresCatalog:
                     "owner": owner,
                     "lease": lease,
                     "job_id": job_id,
+                    "parent_id": parent_id,
                     "at_most_bytes": at_most_bytes,
                 },
             )
@@ -163,9 +167,12 @@ class PostgresCatalog:
 
     async def put_in_place(self, lease: DocumentLease, version: IndexedVersion) -> Settled:
         async with self._transaction() as connection:
+            tables = await generations.hold(connection, lease.job.collection)
             current = await _lock_document(connection, lease)
             if current["sequence"] is not None and current["sequence"] > lease.sequence:
                 return await _drop_version(connection, lease, "superseded", current)
+            assert tables.live is not None  # a collection lives longer than its documents
+            version = version.for_generation(tables.live.generation)
             outcome: Outcome = "created" if current["version_id"] is None else "updated"
             # First the fence, then the writing: a worker that lost its lease stops here.
             await _finish(
@@ -180,16 +187,13 @@ class PostgresCatalog:
                 timings_ms=version.timings_ms,
                 warnings=version.warnings,
             )
-            await chunks.delete_document_chunks(
-                connection, lease.job.collection, [lease.document_no]
-            )
-            await chunks.copy_chunks(
+            await chunks.replace_document(
                 connection,
-                lease.job.collection,
+                tables,
                 document_no=lease.document_no,
                 document_id=lease.job.document_id,
-                chunks=version.chunks,
-                vectors=version.vectors,
+                version_id=lease.version_id,
+                version=version,
             )
             await _promote(connection, lease, version, current)
             older = await _supersede_older(connection, lease)
@@ -217,8 +221,11 @@ class PostgresCatalog:
 
     async def cancel(self, job_id: UUID) -> Job:
         async with self._transaction() as connection:
+            shadow = await _shadow_of(connection, job_id)
             await connection.execute(SQL["cancel"], {"job_id": job_id})
             cancelled = job_of(await _existing_job(connection, job_id))
+            if shadow is not None and cancelled.status == "cancelled":
+                await generations.drop(connection, shadow)
             if cancelled.kind == "bucket" and cancelled.status == "cancelled":
                 await connection.execute(SQL["cancel_children"], {"job_id": job_id})
             return cancelled
@@ -339,6 +346,12 @@ class PostgresCatalog:
             raise DocumentNotFound(f"no document in collection {collection!r} came from {uri!r}")
         return _document(row)
 
+    async def page(self, collection: str, document_id: str) -> KnownPage | None:
+        wanted = {"collection": collection, "document_id": document_id}
+        async with self._transaction() as connection:
+            row = await _one(connection, "page", wanted)
+        return None if row is None else _page(row)
+
     async def versions(self, collection: str, document_id: str) -> Sequence[Version]:
         wanted = {"collection": collection, "document_id": document_id}
         async with self._transaction() as connection:
@@ -410,6 +423,7 @@ class PostgresCatalog:
     ) -> tuple[DeletionReceipt, Sequence[UUID]]:
         wanted = {"collection": collection, "document_ids": list(document_ids)}
         async with self._transaction() as connection:
+            tables = await generations.hold(connection, collection)
             found = await _all(connection, "lock_documents", wanted)
             if only_expired:
                 found = await _still_expired(connection, found)
@@ -423,8 +437,9 @@ class PostgresCatalog:
             ids = [row["document_id"] for row in found]
             if not found:
                 return DeletionReceipt(collection, (), chunks=0, versions=0, blobs=0), ()
-            removed = await chunks.delete_nodes_of(connection, collection, ids)
-            removed += await chunks.delete_document_chunks(connection, collection, numbers)
+            removed = await chunks.delete_documents(
+                connection, tables, document_nos=numbers, ids=ids
+            )
             await connection.execute(SQL["cancel_jobs_of"], {"document_nos": numbers})
             versions = await _all(connection, "delete_versions", {"document_nos": numbers})
             await connection.execute(SQL["delete_documents"], {"document_nos": numbers})
@@ -542,6 +557,8 @@ async def _settle(
         "sent_at": current["sent_at"],
     }
     changed = await _redescribe(connection, current, given)
+    if submission.marks is not None:
+        await _mark(connection, current, marks=asdict(submission.marks))
     result = {
         "outcome": "updated" if changed else "unchanged",
         "chunks": current["chunks"],
@@ -602,6 +619,7 @@ async def enqueue(
         "metadata": _jsonb(submission.metadata),
         "expires_at": submission.expires_at,
         "source": None if submission.source is None else Jsonb(asdict(submission.source)),
+        "marks": None if submission.marks is None else Jsonb(asdict(submission.marks)),
     }
     await connection.execute(SQL["insert_version"], version)
     if submission.source is not None:
@@ -643,6 +661,15 @@ async def _existing_job(connection: Connection, job_id: UUID) -> DictRow:
     if row is None:
         raise JobNotFound(f"there is no job {str(job_id)!r}")
     return row
+
+
+async def _shadow_of(connection: Connection, job_id: UUID) -> generations.Table | None:
+    """Return the table that a reindex fills, with its collection taken; None for other jobs."""
+    job = await _existing_job(connection, job_id)
+    if job["kind"] != "reindex":
+        return None
+    shadow = (await generations.take(connection, job["collection"])).shadow
+    return shadow if shadow is not None and shadow.job_id == job_id else None
 
 
 async def _run_again(
@@ -691,10 +718,23 @@ async def _outcome_without_work(
     assert mine is not None  # versions live as long as their document, which is locked
     if not _is_repeat(current, bytes(mine["sha256"]), mine["fingerprint"]):
         return None
-    if mine["source"] is not None:  # the same bytes, which are now known under newer marks
-        marks = {"version_id": current["version_id"], "source": Jsonb(mine["source"])}
-        await connection.execute(SQL["mark_version"], marks)
+    await _mark(connection, current, source=mine["source"], marks=mine["marks"])
     return "updated" if await _redescribe(connection, current, mine) else "unchanged"
+
+
+async def _mark(
+    connection: Connection,
+    current: Mapping[str, Any],
+    *,
+    source: Mapping[str, Any] | None = None,
+    marks: Mapping[str, Any] | None = None,
+) -> None:
+    """Have the bytes in place known under newer marks: of the object or page they came from."""
+    if source is not None or marks is not None:
+        values = {"source": _jsonb(source), "marks": _jsonb(marks)}
+        await connection.execute(
+            SQL["mark_version"], {"version_id": current["version_id"]} | values
+        )
 
 
 async def _drop_version(
@@ -875,6 +915,7 @@ def job_of(row: Mapping[str, Any]) -> Job:
         kind=row["kind"],
         parent_id=row["parent_id"],
         counts=(row["result"] or {}).get("counts", {}),
+        result=(row["result"] or {}).get("reindex", {}),
     )
 
 
@@ -916,6 +957,17 @@ def _version(row: Mapping[str, Any]) -> Version:
         pages=row["pages"],
         language=row["language"],
         created_at=row["created_at"],
+    )
+
+
+def _page(row: Mapping[str, Any]) -> KnownPage:
+    return KnownPage(
+        marks=PageMarks(**row["marks"]),
+        version_id=row["version_id"],
+        sha256=bytes(row["sha256"]),
+        size_bytes=row["size_bytes"],
+        filename=row["filename"],
+        title=row["title"],
     )
 
 

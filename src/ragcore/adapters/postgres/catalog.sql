@@ -42,9 +42,11 @@ RETURNING document_no, last_sequence;
 
 -- name: insert_version
 INSERT INTO ragcore.versions (version_id, document_no, sequence, sha256, size_bytes, filename,
-                              mime_type, fingerprint, title, uri, metadata, expires_at, source)
+                              mime_type, fingerprint, title, uri, metadata, expires_at, source,
+                              marks)
 VALUES (%(version_id)s, %(document_no)s, %(sequence)s, %(sha256)s, %(size_bytes)s, %(filename)s,
-        %(mime_type)s, %(fingerprint)s, %(title)s, %(uri)s, %(metadata)s, %(expires_at)s, %(source)s);
+        %(mime_type)s, %(fingerprint)s, %(title)s, %(uri)s, %(metadata)s, %(expires_at)s, %(source)s,
+        %(marks)s);
 
 -- name: insert_source
 INSERT INTO ragcore.sources (document_no, collection, bucket, key)
@@ -101,6 +103,7 @@ WITH best AS (
     FROM ragcore.jobs
     WHERE status = 'queued' AND kind = 'document' AND run_after <= now()
       AND (%(job_id)s::uuid IS NULL OR job_id = %(job_id)s)
+      AND (%(parent_id)s::uuid IS NULL OR parent_id = %(parent_id)s)
       AND (%(at_most_bytes)s::bigint IS NULL OR %(at_most_bytes)s >= (
           SELECT size_bytes FROM ragcore.versions v WHERE v.version_id = jobs.version_id))
     ORDER BY priority DESC, created_at
@@ -167,7 +170,7 @@ SET status = 'succeeded', outcome = %(outcome)s, stage = NULL, progress = 1,
 WHERE job_id = %(job_id)s AND lease_token = %(token)s AND status = 'running';
 
 -- name: version_of_lease
-SELECT sha256, fingerprint, title, uri, metadata, expires_at, source, created_at AS sent_at
+SELECT sha256, fingerprint, title, uri, metadata, expires_at, source, marks, created_at AS sent_at
 FROM ragcore.versions WHERE version_id = %(version_id)s;
 
 -- name: retire_version
@@ -178,7 +181,8 @@ UPDATE ragcore.versions v SET state = 'failed'
 FROM ragcore.jobs j WHERE j.job_id = %(job_id)s AND v.version_id = j.version_id;
 
 -- name: mark_version
-UPDATE ragcore.versions SET source = %(source)s WHERE version_id = %(version_id)s;
+UPDATE ragcore.versions SET source = coalesce(%(source)s, source), marks = coalesce(%(marks)s, marks)
+WHERE version_id = %(version_id)s;
 
 -- name: renumber_version
 UPDATE ragcore.versions SET sequence = %(sequence)s WHERE version_id = %(version_id)s;
@@ -355,13 +359,22 @@ ORDER BY d.document_id
 LIMIT %(limit)s;
 
 -- name: document_by_uri
--- One that answers before one that does not, then the newest.
+-- One that answers before one that does not, then the newest. The index holds beginnings: a URI may
+-- be longer than an index can take.
 SELECT d.*, coalesce(v.chunks, 0) AS chunks, v.pages
 FROM ragcore.documents d
 LEFT JOIN ragcore.versions v ON v.version_id = d.version_id
 WHERE d.collection = %(collection)s AND d.uri = %(uri)s
+  AND left(d.uri, 500) = left(%(uri)s, 500)
 ORDER BY d.version_id IS NULL, d.document_no DESC
 LIMIT 1;
+
+-- name: page
+SELECT v.version_id, v.sha256, v.size_bytes, v.filename, v.title, v.marks
+FROM ragcore.documents d
+JOIN ragcore.versions v ON v.version_id = d.version_id
+WHERE d.collection = %(collection)s AND d.document_id = %(document_id)s
+  AND v.marks IS NOT NULL AND v.sequence = d.last_sequence;
 
 -- name: versions
 SELECT v.version_id, v.sequence, v.state, v.sha256, v.size_bytes, v.filename, v.mime_type,

@@ -91,7 +91,8 @@ ON CONFLICT (job_id, key) DO UPDATE SET action = excluded.action, reason = exclu
 -- name: fetched
 UPDATE ragcore.versions
 SET sha256 = %(sha256)s, size_bytes = %(size_bytes)s, source = %(source)s, filename = %(filename)s,
-    mime_type = %(mime_type)s, metadata = coalesce(metadata, '{}') || %(metadata)s
+    mime_type = %(mime_type)s,
+    metadata = nullif(coalesce(metadata, '{}') || %(metadata)s, '{}')  -- null: not given
 WHERE version_id = %(version_id)s;
 
 -- name: park

@@ -34,6 +34,7 @@ from ragcore.ports import (
     DocumentLease,
     Idempotency,
     IndexedVersion,
+    KnownPage,
     Lease,
     Settled,
     Submission,
@@ -143,9 +144,12 @@ class MemoryCatalog:
         owner: str,
         lease: timedelta,
         job_id: UUID | None = None,
+        parent_id: UUID | None = None,
         at_most_bytes: int | None = None,
     ) -> DocumentLease | None:
         found = [t for t in self._waiting() if job_id is None or t.job.job_id == job_id]
+        if parent_id is not None:
+            found = [t for t in found if t.job.parent_id == parent_id]
         if at_most_bytes is not None:
             found = [t for t in found if self._size_of(t) <= at_most_bytes]
         if not found:
@@ -199,6 +203,7 @@ class MemoryCatalog:
         if not _same(current.submission, mine.submission):
             return None
         described = _describe(entry, mine.submission, sent_at=mine.created_at)
+        _mark(current, mine.submission)
         settled = self._drop(task, entry, "updated" if described else "unchanged")
         older = self._supersede_older(entry, mine.sequence)
         # In place is now what came last: what was sent between the two is older.
@@ -384,6 +389,23 @@ class MemoryCatalog:
             raise DocumentNotFound(f"no document in collection {collection!r} came from {uri!r}")
         return max(found, key=lambda entry: (entry.current is not None, entry.number)).document
 
+    async def page(self, collection: str, document_id: str) -> KnownPage | None:
+        entry = self.entries.get((collection, document_id))
+        current = None if entry is None else entry.current
+        if entry is None or current is None or entry.last_sequence != current.sequence:
+            return None
+        said = current.submission
+        if said.marks is None:
+            return None
+        return KnownPage(
+            marks=said.marks,
+            version_id=said.version_id,
+            sha256=said.sha256,
+            size_bytes=said.size_bytes,
+            filename=said.filename,
+            title=said.title,
+        )
+
     async def versions(self, collection: str, document_id: str) -> Sequence[Version]:
         versions = self._entry(collection, document_id).versions.values()
         return [_told(version) for version in sorted(versions, key=lambda v: -v.sequence)]
@@ -498,6 +520,7 @@ class MemoryCatalog:
         if not _same(current.submission, submission) or entry.last_sequence != current.sequence:
             return None
         is_news = _describe(entry, submission, sent_at=_now())
+        _mark(current, submission)
         task = self._add_task(entry, submission, current.submission.version_id)
         self._finish(task, "updated" if is_news else "unchanged", entry)
         return task.job
@@ -520,7 +543,12 @@ class MemoryCatalog:
 
     def _add_task(self, entry: Entry, submission: Submission, version_id: UUID) -> Task:
         job = Job(
-            uuid4(), submission.collection, submission.document_id, "queued", created_at=_now()
+            uuid4(),
+            submission.collection,
+            submission.document_id,
+            "queued",
+            created_at=_now(),
+            parent_id=submission.parent_id,
         )
         task = Task(job, version_id, entry.number, submission, self._next_number(), _now())
         if submission.callback_url is not None:
@@ -643,6 +671,12 @@ def _describe(entry: Entry, given: Submission, *, sent_at: datetime) -> bool:
         expires_at=_expiry(entry, given, sent_at=sent_at),
     )
     return entry.document != before
+
+
+def _mark(current: StoredVersion, given: Submission) -> None:
+    """Have the bytes in place known under newer marks."""
+    if given.marks is not None:
+        current.submission = replace(current.submission, marks=given.marks)
 
 
 def _expiry(entry: Entry, given: Submission, *, sent_at: datetime) -> datetime | None:
