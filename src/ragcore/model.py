@@ -60,7 +60,31 @@ class Collection:
     strict: bool = False
     """Refuse text in a language that the model can't serve, where otherwise there is a warning."""
     generation: int = 1
+    """Names the table that answers: 1 as it was made; a reindex switches to another number."""
     created_at: datetime | None = None
+
+
+GenerationState = Literal["filling", "ready", "retired"]
+"""Being filled by a reindex; filled, to be switched to; what answered before."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generation:
+    """A collection's chunks under another embedding model or chunker than the one that answers."""
+
+    collection: str
+    generation: int
+    state: GenerationState
+    embedding: EmbeddingSpec
+    chunker: str
+    job_id: UUID | None = None
+    """The job that fills it, or filled it."""
+    documents: int = 0
+    """Documents that it holds as they are in place."""
+    missing: int = 0
+    """Documents in place that it lacks, or holds another version of."""
+    created_at: datetime | None = None
+    retired_at: datetime | None = None
 
 
 # --- documents -----------------------------------------------------------------------------
@@ -114,6 +138,20 @@ class BucketObject:
     @property
     def uri(self) -> str:
         return f"s3://{self.bucket}/{self.key}"
+
+
+@dataclass(frozen=True, slots=True)
+class PageMarks:
+    """What a server said of a page with its bytes: by it one asks whether they have changed."""
+
+    uri: str
+    """What was asked for."""
+    url: str
+    """What answered, after redirects: the marks are its own and shown to no other."""
+    etag: str | None = None
+    last_modified: str | None = None
+    mime_type: str | None = None
+    """As the server sent it, with the charset."""
 
 
 VersionState = Literal["pending", "current", "replaced", "superseded", "failed"]
@@ -338,6 +376,8 @@ class Candidates:
     """Rows the vector leg could not fill although more match: must be 0."""
     embedding: EmbeddingSpec | None = None
     """Of the collection as the search met it; None where the store does not know."""
+    generation: int | None = None
+    """Likewise, `Collection.generation`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -432,6 +472,8 @@ class SearchResult:
     warnings: tuple[str, ...] = ()
     weights: Mapping[str, float] = field(default_factory=dict)
     """What fusion gave each leg, 0…1."""
+    generations: Mapping[str, int] = field(default_factory=dict)
+    """`Collection.generation` of each collection that was searched, as far as it is known."""
 
     def __iter__(self) -> Iterator[Passage]:
         return iter(self.passages)
@@ -556,7 +598,7 @@ AnswerEvent = AnswerPassages | AnswerText | Answer
 JobStatus = Literal["queued", "running", "succeeded", "failed", "cancelled"]
 Stage = Literal["listing", "fetching", "converting", "chunking", "embedding", "storing"]
 """`listing` is a bucket's; the others are a document's, in this order."""
-JobKind = Literal["document", "bucket"]
+JobKind = Literal["document", "bucket", "reindex"]
 Outcome = Literal["created", "updated", "unchanged", "superseded"]
 
 
@@ -592,11 +634,14 @@ class Job:
     started_at: datetime | None = None
     finished_at: datetime | None = None
     kind: JobKind = "document"
-    """A bucket's job has the id of the bucket and prefix in place of a document's."""
+    """A bucket's job has the id of the bucket and prefix in place of a document's, a reindex the
+    name of its collection."""
     parent_id: UUID | None = None
     """The job that made this one."""
     counts: Mapping[str, int] = field(default_factory=dict)
-    """What a bucket's job found and did, by outcome."""
+    """What a bucket's job found and did, by outcome; how far a reindex is, in documents."""
+    result: Mapping[str, Any] = field(default_factory=dict)
+    """What a reindex found out: see docs/how-to/reindex.md."""
 
     @property
     def is_finished(self) -> bool:

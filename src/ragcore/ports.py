@@ -1242,6 +1242,10 @@ class Generations(Protocol):
         did, and what a job that is no more has left behind; return how many."""
         ...
 
+    async def sample(self, collection: str, *, limit: int) -> Sequence[Passage]:
+        """Return chunks of documents from anywhere in the collection, always the same ones."""
+        ...
+
     def chunks(self, generation: Generation) -> ChunkStore:
         """Return what searches of its collection look into to see that generation's answers."""
         ...

@@ -1,14 +1,23 @@
 """Stored blob → converted document → chunks → vectors → rows. The whole of ingestion."""
 
 import asyncio
+import logging
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
-from ragcore.errors import BucketNotFound, LeaseLost, StorageFull, UnfitModel
+from ragcore.errors import (
+    BucketNotFound,
+    GenerationSwitched,
+    LeaseLost,
+    RagError,
+    StorageFull,
+    UnfitModel,
+)
+from ragcore.flows.pipelines import DocumentEmbedding, Pipeline, Pipelines
 from ragcore.flows.submit import docling_key, markdown_key, original_key, version_prefix
 from ragcore.model import (
     BucketObject,
@@ -16,7 +25,6 @@ from ragcore.model import (
     ConvertedDocument,
     EmbeddingSpec,
     Stage,
-    Vectors,
 )
 from ragcore.ports import (
     BlobStore,
@@ -25,9 +33,16 @@ from ragcore.ports import (
     ConversionRequest,
     Converter,
     DocumentLease,
+    Generations,
+    IndexedChunks,
     IndexedVersion,
     Settled,
 )
+
+log = logging.getLogger(__name__)
+
+_MOST_TURNS: Final = 3
+"""A document whose collection is switched while it is made is made for the new generation."""
 
 Report = Callable[[Stage, float], None]
 """Called with a stage and how far it is, 0…1."""
@@ -44,19 +59,6 @@ class FetchObject(Protocol):
 async def no_bucket(lease: DocumentLease, source: BucketObject) -> Sequence[str]:
     """Stand in where no bucket is configured any more. Raises BucketNotFound."""
     raise BucketNotFound(f"bucket {source.bucket!r} is not configured here")
-
-
-class DocumentEmbedding(Protocol):
-    """What ingestion asks of `flows.embedding`."""
-
-    @property
-    def spec(self) -> EmbeddingSpec: ...
-
-    async def documents(
-        self, texts: Sequence[str], *, progress: Callable[[float], None] | None = None
-    ) -> tuple[Vectors, Sequence[str]]:
-        """Return unit vectors, shape (len(texts), dimension), and warnings about single texts."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,10 @@ class Ingest:
     """Name of the counter that the conversion child loads; see `ports.ConversionRequest`."""
     fetch_object: FetchObject = no_bucket
     """Brings an object of a bucket into the blob store."""
+    pipelines: Pipelines | None = None
+    """Those of collections that were moved to another model or chunker; None: none was."""
+    generations: Generations | None = None
+    """Knows what else than what answers a document is made for; None: nothing."""
 
     async def __call__(self, lease: DocumentLease, report: Report) -> Settled:
         """Return how it ended. Raises LeaseLost, Rejected, ConversionError, Unavailable …"""
@@ -94,14 +100,20 @@ class Ingest:
             warnings = await self.fetch_object(lease, lease.source)
             settled = await self.catalog.settle_repeated(lease)  # now that its bytes are known
             lease = replace(lease, source=None)
-        if settled is None:
-            collection = await self._collection(lease.job.collection)
+        for turn in range(1, _MOST_TURNS + 1):
+            if settled is not None:
+                break
             with self._workplace() as directory:
                 try:
-                    settled = await self._work(lease, collection, Path(directory), report, warnings)
+                    settled = await self._work(lease, Path(directory), report, warnings)
                 except LeaseLost:
                     await self._drop_unneeded_files(lease)
                     raise
+                except GenerationSwitched:
+                    if turn == _MOST_TURNS:
+                        raise
+                    log.info("made once more: collection %r moved on", lease.job.collection)
+        assert settled is not None
         for version_id in settled.retired:
             await self.blobs.delete_prefix(version_prefix(version_id))
         return settled
@@ -120,31 +132,32 @@ class Ingest:
     async def _work(
         self,
         lease: DocumentLease,
-        collection: Collection,
         directory: Path,
         report: Report,
         fetch_warnings: Sequence[str],
     ) -> Settled:
         clock = _Clock()
+        collection = await self._collection(lease.job.collection)
+        pipeline = await self._pipeline(collection)
         report("fetching", 0.0)
         original = directory / "original"
         await self.blobs.fetch(original_key(lease.version_id), original)
         clock.lap("fetch")
-        document = await self.converter.convert(
-            self._request(lease, collection, original, directory), progress=report
-        )
+        request = self._request(lease, collection, pipeline, original, directory)
+        document = await self.converter.convert(request, progress=report)
         clock.lap("convert")
         warnings = [
             *fetch_warnings,
             *document.report.warnings,
-            *self._fitness(collection, document),
+            *fitness(collection, pipeline.embedding.spec, document.language),
         ]
         report("embedding", 0.0)
-        vectors, embedding_warnings = await self.embedding.documents(
+        vectors, embedding_warnings = await pipeline.embedding.documents(
             [chunk.embedding_text for chunk in document.chunks],
             progress=lambda done: report("embedding", done),
         )
         clock.lap("embed")
+        beside, omitted = await self._beside(collection, request, document)
         report("storing", 0.0)
         await self._keep_results(lease, document)
         clock.lap("keep")
@@ -158,13 +171,15 @@ class Ingest:
                 extracted=document.extracted,
                 report=document.report,
                 timings_ms=clock.milliseconds,
-                warnings=[*warnings, *embedding_warnings],
-                fingerprint=self.fingerprint,
+                warnings=[*warnings, *embedding_warnings, *omitted],
+                fingerprint=pipeline.fingerprint,
+                generation=collection.generation,
+                beside=beside,
             ),
         )
 
     async def _collection(self, name: str) -> Collection:
-        """Open the collection; refuses one that was made with another model or chunker."""
+        """Open the collection; refuses one made with what is not configured, unless moved to it."""
         return await self.collections.open(
             name,
             embedding=self.embedding.spec,
@@ -172,34 +187,67 @@ class Ingest:
             create=False,
         )
 
+    async def _pipeline(self, collection: Collection) -> Pipeline:
+        """Return the pipeline that the collection has. Raises CollectionMismatch, Unavailable."""
+        if collection.generation == 1 or self.pipelines is None:
+            return Pipeline(
+                self.embedding, self.chunker, self.max_tokens, self.tokenizer, self.fingerprint
+            )
+        return await self.pipelines.of(collection.embedding, collection.chunker)
+
+    async def _beside(
+        self, collection: Collection, request: ConversionRequest, document: ConvertedDocument
+    ) -> tuple[Mapping[int, IndexedChunks], Sequence[str]]:
+        """Make the document for every other generation of its collection, too.
+
+        One whose model fails must not keep it from answering: that one lacks the document then,
+        until a reindex that fills it gets there. Such are told in warnings.
+        """
+        if self.generations is None or self.pipelines is None:
+            return {}, ()
+        made: dict[int, IndexedChunks] = {}
+        omitted: list[str] = []
+        for other in await self.generations.of(collection.name):
+            try:
+                pipeline = await self.pipelines.of(other.embedding, other.chunker)
+                made[other.generation] = await self._made_for(pipeline, request, document)
+            except RagError as error:
+                log.warning("left out of generation %d: %s", other.generation, error)
+                omitted.append(
+                    f"not in generation {other.generation} ({other.embedding.model}) of the"
+                    f" collection: {error}"
+                )
+        return made, omitted
+
+    async def _made_for(
+        self, pipeline: Pipeline, request: ConversionRequest, document: ConvertedDocument
+    ) -> IndexedChunks:
+        chunks = document.chunks
+        wanted = (pipeline.max_tokens, pipeline.tokenizer, pipeline.embedding.spec.document_prefix)
+        if wanted != (request.max_tokens, request.tokenizer, request.prefix):
+            chunks = (await self.converter.convert(_cut(request, document, pipeline))).chunks
+        vectors, _ = await pipeline.embedding.documents([chunk.embedding_text for chunk in chunks])
+        return IndexedChunks(chunks, vectors, pipeline.fingerprint)
+
     def _request(
-        self, lease: DocumentLease, collection: Collection, original: Path, directory: Path
+        self,
+        lease: DocumentLease,
+        collection: Collection,
+        pipeline: Pipeline,
+        original: Path,
+        directory: Path,
     ) -> ConversionRequest:
         return ConversionRequest(
             path=original,
             filename=lease.filename,
             mime_type=lease.mime_type,
             directory=directory,
-            max_tokens=self.max_tokens,
-            tokenizer=self.tokenizer,
-            prefix=self.embedding.spec.document_prefix,
+            max_tokens=pipeline.max_tokens,
+            tokenizer=pipeline.tokenizer,
+            prefix=pipeline.embedding.spec.document_prefix,
             seed=lease.job.document_id,
             language=collection.language,
         )
-
-    def _fitness(self, collection: Collection, document: ConvertedDocument) -> Sequence[str]:
-        """Warn of text that the embedding model can't serve; raise UnfitModel when strict."""
-        served = self.embedding.spec.languages
-        if served is None or document.language is None or document.language in served:
-            return ()
-        message = (
-            f"the text is in {document.language!r}, which the embedding model "
-            f"{self.embedding.spec.model!r} does not serve: it will hardly be found; "
-            "reindex the collection with a multilingual model"
-        )
-        if collection.strict:
-            raise UnfitModel(message)
-        return (message,)
 
     async def _keep_results(self, lease: DocumentLease, document: ConvertedDocument) -> None:
         """Keep the DoclingDocument and its Markdown: a new chunker or model never parses again."""
@@ -210,6 +258,37 @@ class Ingest:
         await asyncio.gather(
             *(self.blobs.put_file(key, Path(path)) for key, path in results if path is not None)
         )
+
+
+def fitness(
+    collection: Collection, embedding: EmbeddingSpec, language: str | None
+) -> Sequence[str]:
+    """Warn of text that the embedding model can't serve; raise UnfitModel when strict."""
+    served = embedding.languages
+    if served is None or language is None or language in served:
+        return ()
+    message = (
+        f"the text is in {language!r}, which the embedding model {embedding.model!r} does not "
+        "serve: it will hardly be found; reindex the collection with a multilingual model"
+    )
+    if collection.strict:
+        raise UnfitModel(message)
+    return (message,)
+
+
+def _cut(
+    request: ConversionRequest, document: ConvertedDocument, pipeline: Pipeline
+) -> ConversionRequest:
+    """Ask for the document that was just read to be cut as another pipeline wants it."""
+    assert document.docling_path is not None  # a converter that knows `is_kept` leaves it
+    return replace(
+        request,
+        path=Path(document.docling_path),
+        is_kept=True,
+        max_tokens=pipeline.max_tokens,
+        tokenizer=pipeline.tokenizer,
+        prefix=pipeline.embedding.spec.document_prefix,
+    )
 
 
 class _Clock:

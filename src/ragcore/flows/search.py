@@ -6,16 +6,17 @@ best passages together with the question after.
 
 import asyncio
 import logging
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import perf_counter
 from typing import Any, TypeVar
 
-from ragcore.errors import InvalidInput, ModelUnavailable, Rejected
+from ragcore.errors import CollectionMismatch, InvalidInput, ModelUnavailable, Rejected
 from ragcore.model import (
     AllOf,
     Candidates,
     Condition,
+    EmbeddingSpec,
     Filter,
     Part,
     Passage,
@@ -24,7 +25,7 @@ from ragcore.model import (
     Vector,
 )
 from ragcore.ports import UNMETERED, ChunkStore, Embedder, Meter, Reranker, Rewriter
-from ragcore.steps.fingerprints import require_same_embedding
+from ragcore.steps.fingerprints import are_comparable, require_same_embedding
 from ragcore.steps.fusing import Fusion, Ranked, fuse
 from ragcore.steps.languages import detect
 from ragcore.steps.relevance import Calibration, calibration_of
@@ -37,17 +38,33 @@ _REMEMBERED_QUESTIONS = 1024
 _BETWEEN_PARTS = "\n\n"
 _UNCALIBRATED = Calibration(noise=0.0, hit=1.0)
 """Where one leg alone orders the passages."""
+_MOST_TURNS = 4
+"""A collection that is switched again whenever it is asked is no longer asked then."""
+
+EmbedderOf = Callable[[EmbeddingSpec], Awaitable[Embedder]]
+"""Finds the model that made a collection's vectors. Raises CollectionMismatch, ModelUnavailable."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Question:
     text: str
+    embedder: Embedder
+    """Who made the vector."""
     language: str | None
     vector: Vector | None
     calibration: Calibration
     mode: SearchMode
     filters: Filter | None
     limit: int
+
+
+class _Outdated(Exception):
+    """The collection was given another model or chunker since the question was embedded for it."""
+
+    def __init__(self, embedder: Embedder) -> None:
+        super().__init__()
+        self.embedder = embedder
+        """Who embeds for it now."""
 
 
 @dataclass(slots=True)
@@ -81,6 +98,10 @@ class Search:
     meter: Meter = field(default=UNMETERED, repr=False)
     languages: dict[str, str | None] = field(default_factory=dict, repr=False)
     """Of questions asked before, as long as they are remembered."""
+    embedder_of: EmbedderOf | None = None
+    """Asked for collections that were moved to another model; None: those can't be searched."""
+    moved: dict[str, Embedder] = field(default_factory=dict, repr=False)
+    """Who embeds for such collections, as far as they were met: a guess that each search checks."""
 
     async def __call__(
         self,
@@ -95,7 +116,9 @@ class Search:
     ) -> SearchResult:
         """Return at most `top_k` passages, best first; none when nothing matches.
 
-        Scores of several collections are comparable, since one model embeds the question for all.
+        A collection's own model embeds the question for it; one that is switched to another model
+        meanwhile is asked again. Scores of several collections are comparable, but for `vector`
+        mode with different models, which is warned of.
         `language_models` False asks none, neither for other wordings nor for the order. A model
         that fails is done without, with a warning: hybrid search goes by words alone without the
         embedding model. Raises InvalidInput (blank question), CollectionNotFound, InvalidFilter,
@@ -112,17 +135,30 @@ class Search:
         kept = top_k if reranker is None else max(self.reranked, top_k)
         # A leg alone needs no proposals to spare: they are for fusion.
         limit = max(self.candidates, kept) if mode == "hybrid" else kept
-        asked = [
-            await self._understand(text, mode, filters, limit, warnings),
-            *await _together(
-                [self._understand(other, mode, filters, limit, warnings) for other in others]
-            ),
-        ]
+        models = [self.moved.get(name, self.embedder) for name in names]
+        asked = {
+            key: [
+                await self._understand(text, model, mode, filters, limit, warnings),
+                *await _together(
+                    [
+                        self._understand(other, model, mode, filters, limit, warnings)
+                        for other in others
+                    ]
+                ),
+            ]
+            for key, model in {id(model): model for model in models}.items()
+        }
         stopwatch.lap("embed")
-        pairs = [(name, each) for each in asked for name in names]
-        found = await _together([self._retrieve(name, each) for name, each in pairs])
+        answered = await _together(
+            [
+                self._retrieve(name, asked[id(model)][wording], warnings)
+                for wording in range(1 + len(others))
+                for name, model in zip(names, models, strict=True)
+            ]
+        )
         stopwatch.lap("retrieve")
-        fusions = [_fused(c, each) for c, (_, each) in zip(found, pairs, strict=True)]
+        found = [candidates for _, candidates in answered]
+        fusions = [_fused(candidates, question) for question, candidates in answered]
         passages = _best(fusions, kept, explain=explain)
         stopwatch.lap("fuse")
         if reranker is not None and passages:
@@ -140,8 +176,16 @@ class Search:
         return SearchResult(
             passages=tuple(passages),
             timings_ms=stopwatch.milliseconds,
-            warnings=(*dict.fromkeys(warnings), *self._warnings(asked[0], found)),
+            warnings=(
+                *dict.fromkeys(warnings),
+                *dict.fromkeys(_warnings([question for question, _ in answered], found)),
+            ),
             weights=_mean_weights(fusions),
+            generations={
+                name: candidates.generation
+                for name, candidates in zip(names, found, strict=False)
+                if candidates.generation is not None
+            },
         )
 
     async def _other_wordings(
@@ -168,14 +212,16 @@ class Search:
     async def _understand(
         self,
         text: str,
+        embedder: Embedder,
         mode: SearchMode,
         filters: Filter | None,
         limit: int,
         warnings: list[str],
     ) -> _Question:
-        language, (vector, calibration) = await self._read(text, mode, warnings)
+        language, (vector, calibration) = await self._read(text, embedder, mode, warnings)
         return _Question(
             text=text,
+            embedder=embedder,
             language=language,
             vector=vector,
             calibration=calibration,
@@ -185,9 +231,9 @@ class Search:
         )
 
     async def _read(
-        self, text: str, mode: SearchMode, warnings: list[str]
+        self, text: str, embedder: Embedder, mode: SearchMode, warnings: list[str]
     ) -> tuple[str | None, tuple[Vector | None, Calibration]]:
-        meaning = self._meaning(text, mode, warnings)
+        meaning = _meaning(text, embedder, mode, warnings)
         if text in self.languages:
             return self.languages[text], await meaning
         return await asyncio.gather(self._language(text), meaning)
@@ -199,23 +245,30 @@ class Search:
         self.languages[text] = found = await asyncio.to_thread(detect, text)
         return found
 
-    async def _meaning(
-        self, text: str, mode: SearchMode, warnings: list[str]
-    ) -> tuple[Vector | None, Calibration]:
-        """Embed a question, unless only its words count; in hybrid search they do on a failure."""
-        if mode == "keyword":
-            return None, _UNCALIBRATED
-        if mode == "vector":
-            return await self.embedder.embed_query(text), _UNCALIBRATED
-        try:
-            vector = await self.embedder.embed_query(text)
-            return vector, await calibration_of(self.embedder)
-        except (ModelUnavailable, Rejected) as error:
-            log.warning("searching by words alone: %s", error)
-            warnings.append(f"the question was searched for by its words alone: {error}")
-            return None, _UNCALIBRATED
+    async def _retrieve(
+        self, collection: str, asked: _Question, warnings: list[str]
+    ) -> tuple[_Question, Candidates]:
+        """Return what a collection proposes, all of one generation, and as what it was asked.
 
-    async def _retrieve(self, collection: str, asked: _Question) -> Candidates:
+        Where the question was embedded for another generation it is embedded again.
+        """
+        for _ in range(_MOST_TURNS):
+            try:
+                return asked, await self._proposals(collection, asked)
+            except _Outdated as now:
+                asked = await self._understand(
+                    asked.text, now.embedder, asked.mode, asked.filters, asked.limit, warnings
+                )
+            except ModelUnavailable as error:
+                if asked.mode != "hybrid":
+                    raise
+                _tell_words_alone(error, warnings)
+                asked = replace(asked, vector=None, calibration=_UNCALIBRATED, mode="keyword")
+        raise CollectionMismatch(
+            f"collection {collection!r} is switched between models again and again: ask later"
+        )
+
+    async def _proposals(self, collection: str, asked: _Question) -> Candidates:
         """Return both legs' proposals, and the best of the other languages where there are some.
 
         Passages in the question's own language crowd out the others: a model puts unrelated text
@@ -229,34 +282,91 @@ class Search:
         parts = (foreign,) if asked.filters is None else (foreign, asked.filters)
         # Without the keyword leg: what it has to say across languages, names, it has said above.
         hidden = await self._ask(collection, asked, text=None, filters=AllOf(parts))
+        if hidden.generation != found.generation:
+            raise _Outdated(asked.embedder)
         return _united(found, hidden)
 
     async def _ask(
         self, collection: str, asked: _Question, *, text: str | None, filters: Filter | None
     ) -> Candidates:
-        found = await self.chunks.candidates(
-            collection,
-            vector=asked.vector,
-            text=text,
-            filters=filters,
-            vector_limit=asked.limit,
-            keyword_limit=asked.limit,
-        )
-        if asked.vector is not None and found.embedding is not None:
+        try:
+            found = await self.chunks.candidates(
+                collection,
+                vector=asked.vector,
+                text=text,
+                filters=filters,
+                vector_limit=asked.limit,
+                keyword_limit=asked.limit,
+            )
+        except CollectionMismatch:  # another dimension: perhaps for a reason
+            if asked.vector is None or self.embedder_of is None:
+                raise
+            found = await self.chunks.candidates(collection, vector=None, text=None)
+            if found.embedding is None:
+                raise
+            raise _Outdated(await self._embedder_for(collection, found)) from None
+        if asked.vector is None or found.embedding is None:
+            return found
+        if not are_comparable(found.embedding, asked.embedder.spec):
             # Vectors of another model, even of the same dimension: cosines would be noise.
-            require_same_embedding(collection, found.embedding, self.embedder.spec)
+            raise _Outdated(await self._embedder_for(collection, found))
         return found
 
-    def _warnings(self, asked: _Question, found: Iterable[Candidates]) -> Iterable[str]:
-        spoken = self.embedder.spec.languages
-        is_embedded = asked.mode != "keyword"
-        if is_embedded and spoken is not None and asked.language not in (*spoken, None):
+    async def _embedder_for(self, collection: str, found: Candidates) -> Embedder:
+        """Return who embeds for a collection as it was found now, and remember that.
+
+        Raises CollectionMismatch for one that is not embedded by the configured model though
+        nobody has moved it, or whose model can't be had here; ModelUnavailable.
+        """
+        assert found.embedding is not None  # who gets here has compared with it
+        if are_comparable(found.embedding, self.embedder.spec):
+            self.moved.pop(collection, None)
+            return self.embedder
+        if self.embedder_of is None or found.generation in (None, 1):
+            require_same_embedding(collection, found.embedding, self.embedder.spec)
+        assert self.embedder_of is not None
+        self.moved[collection] = found_embedder = await self.embedder_of(found.embedding)
+        return found_embedder
+
+
+async def _meaning(
+    text: str, embedder: Embedder, mode: SearchMode, warnings: list[str]
+) -> tuple[Vector | None, Calibration]:
+    """Embed a question, unless only its words count; in hybrid search they do on a failure."""
+    if mode == "keyword":
+        return None, _UNCALIBRATED
+    if mode == "vector":
+        return await embedder.embed_query(text), _UNCALIBRATED
+    try:
+        vector = await embedder.embed_query(text)
+        return vector, await calibration_of(embedder)
+    except (ModelUnavailable, Rejected) as error:
+        _tell_words_alone(error, warnings)
+        return None, _UNCALIBRATED
+
+
+def _tell_words_alone(error: Exception, warnings: list[str]) -> None:
+    log.warning("searching by words alone: %s", error)
+    warnings.append(f"the question was searched for by its words alone: {error}")
+
+
+def _warnings(asked: Sequence[_Question], found: Iterable[Candidates]) -> Iterable[str]:
+    for question in asked:
+        spoken = question.embedder.spec.languages
+        is_embedded = question.mode != "keyword"
+        if is_embedded and spoken is not None and question.language not in (*spoken, None):
             yield (
-                f"the embedding model {self.embedder.spec.model!r} was not made for "
-                f"{asked.language!r}: choose a multilingual model for this collection"
+                f"the embedding model {question.embedder.spec.model!r} was not made for "
+                f"{question.language!r}: choose a multilingual model for this collection"
             )
-        if missing := sum(candidates.shortfall for candidates in found):
-            yield f"{missing} passages match the filter and could not be ranked"
+    models = {question.embedder.spec.model for question in asked if question.mode == "vector"}
+    if len(models) > 1:
+        yield (
+            f"the collections are embedded by {len(models)} models, whose scores can't be compared"
+            ": ask in hybrid mode, or one collection at a time"
+        )
+    if missing := sum(candidates.shortfall for candidates in found):
+        yield f"{missing} passages match the filter and could not be ranked"
 
 
 def joined_neighbours(passages: Sequence[Passage]) -> list[Passage]:

@@ -26,6 +26,11 @@ def require_same_embedding(
         _require_alike(collection, _traits(stored, configured))
 
 
+def are_comparable(one: EmbeddingSpec, other: EmbeddingSpec) -> bool:
+    """Tell whether vectors of the two can be compared."""
+    return one is other or all(was == now for _, was, now in _traits(one, other))
+
+
 def _traits(stored: EmbeddingSpec, configured: EmbeddingSpec) -> Iterator[Trait]:
     yield "embedding model", stored.model, configured.model
     yield "dimension", stored.dimension, configured.dimension
@@ -44,5 +49,6 @@ def _require_alike(collection: str, traits: Iterable[Trait]) -> None:
     if differences:
         raise CollectionMismatch(
             f"Collection {collection!r} was made otherwise: {'; '.join(differences)}."
-            " Configure what is stored, use another collection, or delete this one and ingest again"
+            " Configure what is stored, and reindex the collection to move it; or use another"
+            " collection"
         )

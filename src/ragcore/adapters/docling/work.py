@@ -53,6 +53,8 @@ def convert(
     request: ConversionRequest, options: ConversionOptions, tell: Tell
 ) -> ConvertedDocument:
     """Read one file into chunks. Raises what `ports.Converter.convert` promises, and anything."""
+    if request.is_kept:
+        return _cut_again(request, options, tell)
     guards.check_size(request.path, options)
     guards.limit_pictures(options.max_image_megapixels)
     with _scratch(request.directory) as scratch:
@@ -76,6 +78,31 @@ def convert(
         markdown_path=str(markdown_path),
         docling_path=str(docling_path),
         seconds=seconds,
+    )
+
+
+def _cut_again(
+    request: ConversionRequest, options: ConversionOptions, tell: Tell
+) -> ConvertedDocument:
+    """Chunk what was read before: the same chunks as then, under the same limit."""
+    from docling_core.types.doc.document import DoclingDocument
+
+    started = time.perf_counter()
+    tell("chunking", 0.0)
+    document = DoclingDocument.model_validate_json(gzip.decompress(request.path.read_bytes()))
+    chunks = _chunk(document, chunker.to_markdown(document), request, options)
+    return ConvertedDocument(
+        chunks=tuple(chunks),
+        title=None,
+        language=main_language(chunks),
+        extracted={},
+        report=ReadingReport(
+            parser=_parser(),
+            profile="kept",
+            mime_type="application/json",
+            characters=sum(len(chunk.text) for chunk in chunks),
+        ),
+        seconds={"chunk": time.perf_counter() - started},
     )
 
 
@@ -226,10 +253,8 @@ def main_language(chunks: Sequence[Chunk]) -> str | None:
 
 
 def _report(source: _Source, result: reading.Reading, chunks: Sequence[Chunk]) -> ReadingReport:
-    from importlib.metadata import version
-
     return ReadingReport(
-        parser=f"docling-slim {version('docling-slim')}",
+        parser=_parser(),
         profile=result.profile,
         mime_type=source.mime_type,
         encoding=source.encoding,
@@ -241,6 +266,12 @@ def _report(source: _Source, result: reading.Reading, chunks: Sequence[Chunk]) -
         characters=sum(len(chunk.text) for chunk in chunks),
         warnings=result.warnings,
     )
+
+
+def _parser() -> str:
+    from importlib.metadata import version
+
+    return f"docling-slim {version('docling-slim')}"
 
 
 def _write_down(document: "DoclingDocument", markdown: str, directory: Path) -> tuple[Path, Path]:

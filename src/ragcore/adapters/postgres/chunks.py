@@ -6,20 +6,29 @@ writer's transaction: see migrations/0002_chunks.sql. The columns are described 
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from typing import Any, Final
+from uuid import UUID
 
 from psycopg import AsyncConnection, errors
 from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from ragcore.adapters.postgres import session, sql
+from ragcore.adapters.postgres import generations, session, sql
 from ragcore.adapters.postgres.errors import translated
-from ragcore.adapters.postgres.layout import context_of, passage, stored_metadata
+from ragcore.adapters.postgres.generations import Table, Tables, checked_table
+from ragcore.adapters.postgres.layout import (
+    context_of,
+    embedding_spec,
+    passage,
+    stored_metadata,
+)
 from ragcore.adapters.postgres.pool import Server, describe_server
 from ragcore.adapters.postgres.search import Search
 from ragcore.errors import CollectionMismatch, CollectionNotFound
 from ragcore.model import Candidates, Chunk, Filter, Passage, Vector, Vectors
+from ragcore.ports import IndexedChunks, IndexedVersion
 from ragcore.steps.identity import checked_collection
 from ragcore.steps.languages import text_search_config
 
@@ -37,19 +46,87 @@ _COPIED_TYPES: Final = (
 # --- inside the caller's transaction -------------------------------------------------------
 
 
+async def replace_document(
+    connection: Connection,
+    tables: Tables,
+    *,
+    document_no: int,
+    document_id: str,
+    version_id: UUID,
+    version: IndexedVersion,
+) -> None:
+    """Put a version in the place of a document's chunks, in every generation it was made for.
+
+    In the others the document is left out, to be taken over later. The document is locked and the
+    collection is held.
+    """
+    made = {version.generation: IndexedChunks(version.chunks, version.vectors), **version.beside}
+    for table in tables.every:
+        await place(
+            connection,
+            table,
+            document_no=document_no,
+            document_id=document_id,
+            version_id=version_id,
+            content=made.get(table.generation),
+        )
+
+
+async def place(
+    connection: Connection,
+    table: Table,
+    *,
+    document_no: int,
+    document_id: str,
+    version_id: UUID,
+    content: IndexedChunks | None,
+) -> None:
+    """Replace a document's chunks in one generation, and say there which version it holds."""
+    await delete_document_chunks(connection, table.name, [document_no])
+    whose = {
+        "collection": table.collection,
+        "generation": table.generation,
+        "document_no": document_no,
+    }
+    if content is None:
+        await connection.execute(generations.SQL["lacking_document"], whose)
+        return
+    count = await copy_chunks(
+        connection,
+        table.name,
+        document_no=document_no,
+        document_id=document_id,
+        chunks=content.chunks,
+        vectors=content.vectors,
+    )
+    if table.state != "live":
+        held = whose | {"version_id": version_id, "chunks": count}
+        await connection.execute(generations.SQL["held_document"], held)
+
+
+async def delete_documents(
+    connection: Connection, tables: Tables, *, document_nos: Sequence[int], ids: Sequence[str]
+) -> int:
+    """Delete all rows of documents from every generation; return how many answered."""
+    answered = 0
+    for table in tables.every:
+        deleted = await delete_nodes_of(connection, table.name, ids)
+        deleted += await delete_document_chunks(connection, table.name, document_nos)
+        answered += deleted if table.state == "live" else 0
+    return answered
+
+
 async def delete_document_chunks(
-    connection: Connection, collection: str, document_nos: Sequence[int]
+    connection: Connection, table: str, document_nos: Sequence[int]
 ) -> int:
     """Delete the chunks of documents and their words; return how many chunks there were."""
-    query = _of(collection, "delete_document_chunks")
+    query = _of(table, "delete_document_chunks")
     return (await connection.execute(query, {"document_nos": list(document_nos)})).rowcount
 
 
-async def delete_nodes_of(
-    connection: Connection, collection: str, document_ids: Sequence[str]
-) -> int:
+async def delete_nodes_of(connection: Connection, table: str, document_ids: Sequence[str]) -> int:
     """Delete what LlamaIndex users added to these documents; return how many rows there were."""
-    query = _of(collection, "delete_nodes_of")
+    query = _of(table, "delete_nodes_of")
     named = [Jsonb({"doc_id": document_id}) for document_id in document_ids]
     wanted = {"document_ids": list(document_ids), "named": named}
     return (await connection.execute(query, wanted)).rowcount
@@ -57,7 +134,7 @@ async def delete_nodes_of(
 
 async def copy_chunks(
     connection: Connection,
-    collection: str,
+    table: str,
     *,
     document_no: int,
     document_id: str,
@@ -66,21 +143,22 @@ async def copy_chunks(
 ) -> int:
     """Add a document's chunks with their vectors and words; return how many there are.
 
-    Delete the old ones first: the ids are the same. Raises CollectionMismatch when the vectors
-    have another dimension than the collection.
+    `table` is the collection's name, or that of another generation's table. Delete the old ones
+    first: the ids are the same. Raises CollectionMismatch when the vectors have another dimension
+    than the table.
     """
     if not chunks:
         return 0
     try:
         async with (
             connection.cursor() as cursor,
-            cursor.copy(_of(collection, "copy_chunks")) as copy,
+            cursor.copy(_of(table, "copy_chunks")) as copy,
         ):
             copy.set_types(_COPIED_TYPES)
             for chunk, vector in zip(chunks, vectors, strict=True):
                 await copy.write_row(_row(chunk, vector, document_no, document_id))
     except errors.DataException as error:
-        raise _mismatch(collection, vectors.shape[1]) from error
+        raise _mismatch(table, vectors.shape[1]) from error
     return len(chunks)
 
 
@@ -127,8 +205,11 @@ class PostgresChunks:
         *,
         exact_rows: int = 2000,
         postings: int = 30_000,
+        instead: Table | None = None,
     ) -> None:
         """Bound the work of a search.
+
+        `instead`: a generation that searches of its collection look into, whatever answers there.
 
         `exact_rows`: filters that match at most so many chunks are scanned exactly. `postings`:
         so many are read to propose chunks, the rarest words' first; words more frequent than that
@@ -138,6 +219,7 @@ class PostgresChunks:
         self._pool = pool
         self._exact_rows = exact_rows
         self._postings = postings
+        self._instead = instead
         self._server: Server | None = None
         self._sizes: dict[str, int] = {}  # chunks of a collection when it was last searched
 
@@ -155,6 +237,7 @@ class PostgresChunks:
         """Do what the port says; `chunk_ids` narrows the search to those chunks."""
         search = Search(
             collection=checked_collection(collection),
+            table=None if self._instead is None else checked_table(self._instead.name),
             vector=vector,
             text=text,
             filters=filters,
@@ -171,7 +254,14 @@ class PostgresChunks:
             # Dead rows in the vector index, a filter far away from the question, rare words alone:
             # look at every row rather than return too little.
             found = await self._run(search.exhaustive())
-        return search.candidates(found)
+        proposed = search.candidates(found)
+        if self._instead is None:
+            return proposed
+        return replace(
+            proposed,
+            embedding=embedding_spec(self._instead.embedding),
+            generation=self._instead.generation,
+        )
 
     async def passages(self, collection: str, chunk_ids: Sequence[str]) -> Sequence[Passage]:
         rows = await self._rows(collection, "passages", {"chunk_ids": list(chunk_ids)})
@@ -228,8 +318,8 @@ class PostgresChunks:
                     ) from error
 
 
-def _of(collection: str, name: str) -> str:
-    return SQL[name].replace("{collection}", checked_collection(collection))
+def _of(table: str, name: str) -> str:
+    return SQL[name].replace("{collection}", checked_table(table))
 
 
 def _mismatch(collection: str, dimension: int) -> CollectionMismatch:

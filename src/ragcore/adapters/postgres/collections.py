@@ -12,7 +12,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from ragcore.adapters.postgres import sql
+from ragcore.adapters.postgres import generations, sql
 from ragcore.adapters.postgres.errors import translated
 from ragcore.adapters.postgres.layout import embedding_spec
 from ragcore.adapters.postgres.pool import describe_server
@@ -21,7 +21,13 @@ from ragcore.model import Collection, DeletionReceipt, EmbeddingSpec
 from ragcore.steps.fingerprints import require_same
 from ragcore.steps.identity import checked_collection
 
-__all__ = ["PostgresCollections", "create_tables", "drop_tables"]
+__all__ = [
+    "PostgresCollections",
+    "collection_of",
+    "create_tables",
+    "drop_tables",
+    "stored_embedding",
+]
 
 SQL: Final = sql.load("collections.sql")
 TABLES: Final = sql.load("collection.sql")
@@ -56,7 +62,8 @@ class PostgresCollections:
                 found = await _create(connection, wanted)
         if found is None:
             raise _not_found(name)
-        require_same(found, embedding=embedding, chunker=chunker)
+        if found.generation == 1:  # nobody has decided that it be otherwise
+            require_same(found, embedding=embedding, chunker=chunker)
         return found
 
     async def get(self, name: str) -> Collection:
@@ -69,10 +76,11 @@ class PostgresCollections:
     async def list(self) -> Sequence[tuple[Collection, int, int]]:
         async with self._transaction() as connection:
             rows = await _rows(connection, SQL["collections"], {})
-        return [(_collection(row), row["documents"], row["chunks"]) for row in rows]
+        return [(collection_of(row), row["documents"], row["chunks"]) for row in rows]
 
     async def delete(self, name: str) -> tuple[DeletionReceipt, Sequence[UUID]]:
         async with self._transaction() as connection:
+            tables = await generations.take(connection, name)
             locked = await _rows(connection, SQL["lock_collection"], {"name": name})
             if not locked:
                 raise _not_found(name)
@@ -80,6 +88,8 @@ class PostgresCollections:
             versions = await _rows(connection, SQL["versions_of"], {"name": name})
             counted = await _rows(connection, SQL["count_chunks"].replace("{collection}", name), {})
             await connection.execute(SQL["cancel_jobs_of"], {"name": name})
+            for table in tables.others:
+                await generations.drop(connection, table)
             await connection.execute(SQL["delete_collection"], {"name": name})
             await drop_tables(connection, name)
         receipt = DeletionReceipt(
@@ -107,7 +117,7 @@ async def drop_tables(connection: Connection, name: str) -> None:
 
 async def _find(connection: Connection, name: str) -> Collection | None:
     rows = await _rows(connection, SQL["collection"], {"name": name})
-    return _collection(rows[0]) if rows else None
+    return collection_of(rows[0]) if rows else None
 
 
 async def _create(connection: Connection, wanted: Collection) -> Collection:
@@ -119,7 +129,7 @@ async def _create(connection: Connection, wanted: Collection) -> Collection:
         return found
     rows = await _rows(connection, SQL["insert_collection"], _values(wanted))
     await create_tables(connection, wanted)
-    return _collection(rows[0])
+    return collection_of(rows[0])
 
 
 async def create_tables(connection: Connection, wanted: Collection) -> None:
@@ -161,21 +171,24 @@ async def _rows(connection: Connection, query: str, values: Mapping[str, Any]) -
         return await cursor.fetchall()
 
 
+def stored_embedding(embedding: EmbeddingSpec) -> dict[str, Any]:
+    """Return what is stored of a model, for layout.embedding_spec to read."""
+    languages = embedding.languages
+    return asdict(embedding) | {"languages": None if languages is None else sorted(languages)}
+
+
 def _values(collection: Collection) -> Mapping[str, Any]:
-    languages = collection.embedding.languages
-    embedding = asdict(collection.embedding) | {
-        "languages": None if languages is None else sorted(languages)
-    }
     return {
         "name": collection.name,
-        "embedding": Jsonb(embedding),
+        "embedding": Jsonb(stored_embedding(collection.embedding)),
         "chunker": collection.chunker,
         "language": collection.language,
         "strict": collection.strict,
     }
 
 
-def _collection(row: Mapping[str, Any]) -> Collection:
+def collection_of(row: Mapping[str, Any]) -> Collection:
+    """Make a collection of its row."""
     return Collection(
         name=row["name"],
         embedding=embedding_spec(row["embedding"]),

@@ -14,7 +14,7 @@ from psycopg import AsyncConnection, IsolationLevel, errors
 from psycopg import sql as composing
 from psycopg.rows import dict_row
 
-from ragcore.adapters.postgres import sql
+from ragcore.adapters.postgres import generations, sql
 from ragcore.adapters.postgres.collections import create_tables, drop_tables
 from ragcore.adapters.postgres.errors import translated
 from ragcore.adapters.postgres.layout import embedding_spec
@@ -234,6 +234,8 @@ async def _require_empty(connection: Connection) -> None:
         )
     cursor = await connection.execute("SELECT name FROM ragcore.collections")
     for (name,) in await cursor.fetchall():
+        for table in (await generations.take(connection, name)).others:
+            await generations.drop(connection, table)
         await drop_tables(connection, name)
     await connection.execute("DELETE FROM ragcore.chunk_counts; DELETE FROM ragcore.collections")
 

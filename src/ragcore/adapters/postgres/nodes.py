@@ -16,7 +16,7 @@ from psycopg.rows import DictRow, dict_row
 from psycopg.types.json import Jsonb
 from psycopg_pool import AsyncConnectionPool
 
-from ragcore.adapters.postgres import catalog, sql
+from ragcore.adapters.postgres import catalog, generations, sql
 from ragcore.adapters.postgres.chunks import PostgresChunks
 from ragcore.adapters.postgres.errors import translated
 from ragcore.adapters.postgres.filters import document_condition, own_condition
@@ -101,6 +101,7 @@ class PostgresNodes:
         Its running jobs are cancelled; its files go with the next sweep. Safe to repeat.
         """
         async with self._transaction() as connection:
+            tables = await generations.hold(connection, self.collection)
             numbers = await self._lock(connection, [document_id], ())
             wanted = {
                 "document_nos": list(numbers.values()),
@@ -108,6 +109,8 @@ class PostgresNodes:
                 "named": Jsonb({"doc_id": document_id}),
             }
             deleted = await connection.execute(self._sql("delete_rows_of"), wanted)
+            for table in tables.others:
+                await connection.execute(_of(table, "delete_rows_of"), wanted)
             await _forget(connection, list(numbers.values()))
         return deleted.rowcount
 
@@ -118,6 +121,7 @@ class PostgresNodes:
         """
         condition, values = self._condition(node_ids, filters)
         async with self._transaction() as connection:
+            await generations.hold(connection, self.collection)
             ingested = await self._ingested(connection, condition, values)
             await self._lock(connection, (), ingested.values())
             await self._mark_altered(connection, ingested.values())
@@ -127,8 +131,11 @@ class PostgresNodes:
     async def clear(self) -> int:
         """Remove all nodes, and all documents of the collection; return how many nodes."""
         async with self._transaction() as connection:
+            tables = await generations.hold(connection, self.collection)
             found = await _rows(connection, self._sql("lock_all_documents"), {})
             deleted = await connection.execute(self._sql("delete_nodes", "true"))
+            for table in tables.others:
+                await connection.execute(_of(table, "delete_nodes").replace("{condition}", "true"))
             await _forget(connection, [row["document_no"] for row in found])
         return deleted.rowcount
 
@@ -183,6 +190,7 @@ class PostgresNodes:
         condition, values = self._condition(list(rows), None)
         sources = [row.document_id for row in rows.values() if row.document_id is not None]
         async with self._transaction() as connection:
+            await generations.hold(connection, self.collection)
             if in_turn:
                 await connection.execute(self._sql("lock_writers"))
             replaced = await self._ingested(connection, condition, values)
@@ -262,6 +270,10 @@ class PostgresNodes:
                         f"collection {self.collection!r} does not take these vectors ({error}): "
                         "use the embedding model that it was made with"
                     ) from error
+
+
+def _of(table: generations.Table, name: str) -> str:
+    return SQL[name].replace("{collection}", generations.checked_table(table.name))
 
 
 async def _forget(connection: Connection, document_nos: Sequence[int]) -> None:

@@ -191,6 +191,36 @@ CREATE TABLE ragcore.embedding_cache (
     used_at timestamp with time zone DEFAULT now() NOT NULL
 );
 
+CREATE TABLE ragcore.generation_documents (
+    collection text NOT NULL,
+    generation integer NOT NULL,
+    document_no bigint NOT NULL,
+    version_id uuid NOT NULL,
+    chunks integer NOT NULL,
+    failure jsonb
+);
+
+CREATE SEQUENCE ragcore.generation_numbers
+    AS integer
+    START WITH 2
+    INCREMENT BY 1
+    NO MINVALUE
+    NO MAXVALUE
+    CACHE 1;
+
+CREATE TABLE ragcore.generations (
+    collection text NOT NULL,
+    generation integer NOT NULL,
+    state text NOT NULL,
+    table_name text NOT NULL,
+    embedding jsonb NOT NULL,
+    chunker text NOT NULL,
+    job_id uuid,
+    created_at timestamp with time zone DEFAULT now() NOT NULL,
+    retired_at timestamp with time zone,
+    CONSTRAINT generations_state_check CHECK ((state = ANY (ARRAY['filling'::text, 'ready'::text, 'retired'::text])))
+);
+
 CREATE TABLE ragcore.idempotency_keys (
     scope text NOT NULL,
     key text NOT NULL,
@@ -276,6 +306,7 @@ CREATE TABLE ragcore.versions (
     created_at timestamp with time zone DEFAULT now() NOT NULL,
     expires_at timestamp with time zone,
     source jsonb,
+    marks jsonb,
     CONSTRAINT versions_state_check CHECK ((state = ANY (ARRAY['pending'::text, 'current'::text, 'replaced'::text, 'superseded'::text, 'failed'::text])))
 );
 
@@ -302,6 +333,15 @@ ALTER TABLE ONLY ragcore.documents
 
 ALTER TABLE ONLY ragcore.embedding_cache
     ADD CONSTRAINT embedding_cache_pkey PRIMARY KEY (model_key, text_hash);
+
+ALTER TABLE ONLY ragcore.generation_documents
+    ADD CONSTRAINT generation_documents_pkey PRIMARY KEY (collection, generation, document_no);
+
+ALTER TABLE ONLY ragcore.generations
+    ADD CONSTRAINT generations_pkey PRIMARY KEY (collection, generation);
+
+ALTER TABLE ONLY ragcore.generations
+    ADD CONSTRAINT generations_table_name_key UNIQUE (table_name);
 
 ALTER TABLE ONLY ragcore.idempotency_keys
     ADD CONSTRAINT idempotency_keys_pkey PRIMARY KEY (scope, key);
@@ -341,7 +381,11 @@ CREATE INDEX documents_metadata ON ragcore.documents USING gin (metadata jsonb_p
 
 CREATE INDEX documents_pending ON ragcore.documents USING btree (collection, document_id) WHERE (version_id IS NULL);
 
-CREATE INDEX documents_uri ON ragcore.documents USING btree (collection, uri) WHERE (uri IS NOT NULL);
+CREATE INDEX documents_uri ON ragcore.documents USING btree (collection, "left"(uri, 500)) WHERE (uri IS NOT NULL);
+
+CREATE INDEX generation_documents_document ON ragcore.generation_documents USING btree (document_no);
+
+CREATE UNIQUE INDEX generations_shadow ON ragcore.generations USING btree (collection) WHERE (state <> 'retired'::text);
 
 CREATE INDEX idempotency_keys_age ON ragcore.idempotency_keys USING btree (created_at);
 
@@ -372,6 +416,15 @@ ALTER TABLE ONLY ragcore.callbacks
 
 ALTER TABLE ONLY ragcore.documents
     ADD CONSTRAINT documents_collection_fkey FOREIGN KEY (collection) REFERENCES ragcore.collections(name) ON DELETE CASCADE;
+
+ALTER TABLE ONLY ragcore.generation_documents
+    ADD CONSTRAINT generation_documents_collection_generation_fkey FOREIGN KEY (collection, generation) REFERENCES ragcore.generations(collection, generation) ON DELETE CASCADE;
+
+ALTER TABLE ONLY ragcore.generation_documents
+    ADD CONSTRAINT generation_documents_document_no_fkey FOREIGN KEY (document_no) REFERENCES ragcore.documents(document_no) ON DELETE CASCADE;
+
+ALTER TABLE ONLY ragcore.generations
+    ADD CONSTRAINT generations_collection_fkey FOREIGN KEY (collection) REFERENCES ragcore.collections(name) ON DELETE CASCADE;
 
 ALTER TABLE ONLY ragcore.job_objects
     ADD CONSTRAINT job_objects_job_id_fkey FOREIGN KEY (job_id) REFERENCES ragcore.jobs(job_id) ON DELETE CASCADE;

@@ -31,6 +31,8 @@ class Search:
 
     collection: str
     """A checked name: it goes into the statement's text."""
+    table: str | None = None
+    """Likewise, of another generation's table; None: of the one that answers."""
     vector: Vector | None
     text: str | None
     filters: Filter | None
@@ -63,6 +65,7 @@ class Search:
         text = _text(
             self._shape(),
             self.collection,
+            self.table or self.collection,
             self.vector_limit,
             is_filtered=self.is_filtered,
             has_vector=self.vector is not None,
@@ -98,6 +101,7 @@ class Search:
             exact=header["are_few"],
             shortfall=self._missing_nearest(rows),
             embedding=header["embedding"] and embedding_spec(header["embedding"]),
+            generation=header["generation"],
         )
 
     def _shape(self) -> str:
@@ -136,7 +140,13 @@ class Search:
 
 @lru_cache(maxsize=256)
 def _text(
-    shape: str, collection: str, vector_limit: int, *, is_filtered: bool, has_vector: bool
+    shape: str,
+    collection: str,
+    table: str,
+    vector_limit: int,
+    *,
+    is_filtered: bool,
+    has_vector: bool,
 ) -> str:
     """Put a statement together; conditions of a filter are left to be put in."""
     text = SQL[shape]
@@ -145,7 +155,8 @@ def _text(
     if not is_filtered:
         everything, _ = filters.document_condition(_EVERYTHING)
         text = text.replace("{document_filter}", everything).replace("{own_filter}", everything)
-    return text.replace("{collection}", collection).replace("{vector_limit}", str(vector_limit))
+    text = text.replace("{collection}", collection).replace("{table}", table)
+    return text.replace("{vector_limit}", str(vector_limit))
 
 
 def _fragments(*, is_filtered: bool, has_vector: bool) -> Mapping[str, str]:

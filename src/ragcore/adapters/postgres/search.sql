@@ -1,5 +1,6 @@
 -- What search reads: one statement for both legs, made of fragments by search.py.
--- {collection} is a checked name, the other names in braces are fragments of this file or conditions
+-- {collection} is a checked name, {table} that of its table (another one for a generation that does
+-- not answer yet), the other names in braces are fragments of this file or conditions
 -- made by filters.py.
 
 -- name: both_legs
@@ -27,7 +28,7 @@
     CROSS JOIN terms
     CROSS JOIN LATERAL (
         SELECT {bm25} AS score
-        FROM ragcore."postings_{collection}" p
+        FROM ragcore."postings_{table}" p
         WHERE p.term = terms.term AND p.chunk_no = proposed.chunk_no
         OFFSET 0  -- look up, never read whole lists again
     ) found
@@ -56,7 +57,7 @@ SELECT {header},
 FROM (VALUES (1)) one (row)
 LEFT JOIN (
     ranked
-    JOIN vecs."{collection}" t USING (chunk_no)
+    JOIN vecs."{table}" t USING (chunk_no)
     LEFT JOIN scored USING (chunk_no)
     LEFT JOIN ragcore.documents d USING (document_no)
 ) ON true
@@ -73,7 +74,7 @@ SELECT {header}, 0 AS essential_terms, NULL AS terms, {passage},
 FROM (VALUES (1)) one (row)
 LEFT JOIN (
     nearest
-    JOIN vecs."{collection}" t USING (chunk_no)
+    JOIN vecs."{table}" t USING (chunk_no)
     LEFT JOIN ragcore.documents d USING (document_no)
 ) ON true
 ORDER BY vector_rank;
@@ -85,18 +86,19 @@ ORDER BY vector_rank;
 -- question, and is kept where sessions are.
 SELECT chunks AS total_chunks,
        (SELECT embedding FROM ragcore.collections WHERE name = '{collection}') AS embedding,
+       (SELECT generation FROM ragcore.collections WHERE name = '{collection}') AS generation,
        0 AS matching, false AS are_few, NULL AS languages, 0 AS essential_terms, NULL AS terms,
        NULL AS id, NULL AS ordinal, NULL AS language, NULL AS stored, NULL AS own_metadata,
        NULL AS document_id, NULL AS title, NULL AS uri, NULL AS document_metadata,
        NULL AS cosine, NULL AS bm25, NULL AS matched, NULL AS vector_rank, NULL AS keyword_rank
 FROM (SELECT coalesce(sum(chunks), 0)::bigint AS chunks
-      FROM ragcore.chunk_counts WHERE collection = '{collection}') total
+      FROM ragcore.chunk_counts WHERE collection = '{table}') total
 UNION ALL
-(SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, {passage},
+(SELECT NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, {passage},
         1 - t.distance, 0::float8, NULL, row_number() OVER (ORDER BY t.distance, t.chunk_no), NULL
  FROM (SELECT id, chunk_no, document_no, document_id, ordinal, language, metadata, own_metadata,
               vec <=> %(vector)s AS distance
-       FROM vecs."{collection}"
+       FROM vecs."{table}"
        ORDER BY vec <=> %(vector)s
        LIMIT {vector_limit}) t
  LEFT JOIN ragcore.documents d USING (document_no))
@@ -109,7 +111,7 @@ ORDER BY vector_rank NULLS FIRST;
 WITH counts AS MATERIALIZED (
     SELECT config, language, sum(chunks) AS chunks, sum(words) AS words
     FROM ragcore.chunk_counts
-    WHERE collection = '{collection}'
+    WHERE collection = '{table}'
     GROUP BY config, language
 ), total AS MATERIALIZED (
     SELECT coalesce(sum(chunks), 0)::bigint AS chunks,
@@ -124,6 +126,7 @@ WITH counts AS MATERIALIZED (
 -- name: header
 (SELECT chunks FROM total) AS total_chunks,
        (SELECT embedding FROM ragcore.collections WHERE name = '{collection}') AS embedding,
+       (SELECT generation FROM ragcore.collections WHERE name = '{collection}') AS generation,
        (SELECT count(*) FROM matching) AS matching,
        (SELECT are_few FROM few) AS are_few,
        (SELECT json_agg(json_build_array(language, chunks))::text FROM counts
@@ -141,10 +144,10 @@ SELECT NULL::bigint AS chunk_no, NULL::float8 AS distance WHERE false;
 -- What the filter lets through, no further than one row over the limit.
 SELECT chunk_no, distance FROM (
     SELECT t.chunk_no, {distance} AS distance
-    FROM ragcore.documents d JOIN vecs."{collection}" t USING (document_no)
+    FROM ragcore.documents d JOIN vecs."{table}" t USING (document_no)
     WHERE d.collection = '{collection}' AND NOT t.own_metadata AND ({document_filter})
     UNION ALL
-    SELECT t.chunk_no, {distance} FROM vecs."{collection}" t
+    SELECT t.chunk_no, {distance} FROM vecs."{table}" t
     WHERE t.own_metadata AND ({own_filter})
 ) found
 LIMIT %(exact_rows)s::bigint + 1;
@@ -164,14 +167,14 @@ CASE WHEN t.own_metadata THEN ({own_filter}) ELSE (
 
 -- name: nearest
 (SELECT t.chunk_no, t.vec <=> %(vector)s AS distance
- FROM vecs."{collection}" t
+ FROM vecs."{table}" t
  WHERE NOT (SELECT are_few FROM few)
  ORDER BY t.vec <=> %(vector)s
  LIMIT %(vector_limit)s)
 UNION ALL
 (SELECT chunk_no, distance
  FROM (SELECT t.chunk_no, t.vec <=> %(vector)s AS distance
-       FROM vecs."{collection}" t
+       FROM vecs."{table}" t
        WHERE (SELECT are_few FROM few)
        OFFSET 0) every
  ORDER BY distance
@@ -179,7 +182,7 @@ UNION ALL
 
 -- name: nearest_matching
 (SELECT t.chunk_no, t.vec <=> %(vector)s AS distance
- FROM vecs."{collection}" t
+ FROM vecs."{table}" t
  WHERE NOT (SELECT are_few FROM few) AND {lets_through}
  ORDER BY t.vec <=> %(vector)s
  LIMIT %(vector_limit)s)
@@ -205,7 +208,7 @@ FROM (
         CROSS JOIN LATERAL unnest(to_tsvector(config::regconfig, ragcore.words_of(%(text)s)))
         CROSS JOIN LATERAL unnest(positions) position
     ), numbers AS MATERIALIZED (
-        SELECT min(chunk_no) AS oldest, max(chunk_no) AS newest FROM vecs."{collection}"
+        SELECT min(chunk_no) AS oldest, max(chunk_no) AS newest FROM vecs."{table}"
     ), kept AS (
         SELECT position FROM read WHERE config = (
             SELECT config FROM read GROUP BY config ORDER BY count(*), config LIMIT 1)
@@ -216,7 +219,7 @@ FROM (
                    count(*) * (SELECT newest - oldest + 1 FROM numbers)
                        / (max(chunk_no) - (SELECT oldest FROM numbers) + 1)) END
         FROM (
-            SELECT chunk_no FROM ragcore."postings_{collection}" p WHERE p.term = read.lexeme
+            SELECT chunk_no FROM ragcore."postings_{table}" p WHERE p.term = read.lexeme
             ORDER BY chunk_no LIMIT %(most_counted)s
         ) counted
     ) AS frequency, array_agg(DISTINCT config) AS configurations
@@ -239,7 +242,7 @@ FROM (
     FROM essential terms
     CROSS JOIN LATERAL (
         SELECT p.chunk_no, {bm25} AS score
-        FROM ragcore."postings_{collection}" p
+        FROM ragcore."postings_{table}" p
         WHERE p.term = terms.term
     ) p
     GROUP BY chunk_no
@@ -254,14 +257,14 @@ LIMIT (SELECT rows FROM wanted);
     FROM essential terms
     CROSS JOIN LATERAL (
         SELECT p.chunk_no, {bm25} AS score
-        FROM ragcore."postings_{collection}" p
+        FROM ragcore."postings_{table}" p
         WHERE p.term = terms.term AND NOT (SELECT are_few FROM few)
     ) p
     GROUP BY chunk_no
     ORDER BY score DESC, chunk_no
  ) summed
  CROSS JOIN LATERAL (
-    SELECT FROM vecs."{collection}" t WHERE t.chunk_no = summed.chunk_no AND {lets_through} OFFSET 0
+    SELECT FROM vecs."{table}" t WHERE t.chunk_no = summed.chunk_no AND {lets_through} OFFSET 0
  ) matched
  ORDER BY score DESC, chunk_no
  LIMIT (SELECT rows FROM wanted))
@@ -273,7 +276,7 @@ UNION ALL
     CROSS JOIN terms
     CROSS JOIN LATERAL (
         SELECT {bm25} AS score
-        FROM ragcore."postings_{collection}" p
+        FROM ragcore."postings_{table}" p
         WHERE p.term = terms.term AND p.chunk_no = matching.chunk_no
           AND (SELECT are_few FROM few)
         OFFSET 0
