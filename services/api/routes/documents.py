@@ -10,7 +10,7 @@ from uuid import UUID
 from anyascii import anyascii
 from fastapi import APIRouter, Header, Path, Query, Response
 from fastapi.responses import StreamingResponse
-from starlette.status import HTTP_304_NOT_MODIFIED
+from starlette.status import HTTP_200_OK, HTTP_202_ACCEPTED, HTTP_304_NOT_MODIFIED
 
 from ragcore.errors import (
     BlobNotFound,
@@ -18,17 +18,22 @@ from ragcore.errors import (
     ConversionFailed,
     ConversionTimeout,
     DocumentNotFound,
+    DocumentTooLarge,
+    ForbiddenUrl,
     InvalidFilter,
     InvalidInput,
     PageNotFound,
     PasswordRequired,
+    SourceUnavailable,
+    StorageFull,
     Unavailable,
+    UnsupportedFormat,
 )
 from ragcore.flows.submit import docling_key, markdown_key, original_key
 from ragcore.model import Document, ReadingReport
 from ragcore.rag import Rag, version_of
 from ragcore.steps import filtering
-from ragcore_api.deps import IngestCaller, QueryCaller, RagDep
+from ragcore_api.deps import IngestCaller, JobWatchDep, QueryCaller, RagDep
 from ragcore_api.errors import problems
 from ragcore_api.schemas.documents import (
     ChunkOut,
@@ -40,6 +45,7 @@ from ragcore_api.schemas.documents import (
     DocumentsOut,
     ReceiptOut,
 )
+from ragcore_api.schemas.jobs import JobOut, JobsOut
 from ragcore_api.schemas.values import CollectionName, DocumentId
 
 router = APIRouter(prefix="/documents", tags=["documents"])
@@ -207,6 +213,53 @@ async def delete_documents(
         )
     receipt = await rag.delete_matching(filters, collection=name, dry_run=wanted.dry_run)
     return ReceiptOut.of(receipt).model_copy(update={"dry_run": wanted.dry_run})
+
+
+@router.post(
+    "/{document_id}/refresh",
+    operation_id="refresh_document",
+    summary="Fetch a document again",
+    status_code=HTTP_202_ACCEPTED,
+    responses={
+        HTTP_200_OK: {"model": JobsOut, "description": "Finished within `wait`."},
+        **problems(
+            DocumentNotFound,
+            InvalidInput,
+            UnsupportedFormat,
+            DocumentTooLarge,
+            ForbiddenUrl,
+            SourceUnavailable,
+            StorageFull,
+            Unavailable,
+        ),
+    },
+)
+async def refresh_document(
+    document_id: Id,
+    response: Response,
+    rag: RagDep,
+    watch: JobWatchDep,
+    caller: IngestCaller,
+    collection: Collection = None,
+    wait: Annotated[
+        float, Query(ge=0, le=300, description="Seconds to wait for the job to finish.")
+    ] = 0,
+) -> JobsOut:
+    """Fetch the URL that a document came from; what has not changed there costs next to nothing.
+
+    Its server is asked by `ETag` and `Last-Modified`. Title and metadata stay as they were given.
+    """
+    name = caller.require_collection(collection or rag.collection)
+    job = await rag.runtime.fetch.again(
+        name, document_id, submitted_by=caller.principal.name, request_id=caller.request_id
+    )
+    if wait:
+        (job,) = await watch.within([job], seconds=wait)
+        if job.is_finished:
+            response.status_code = HTTP_200_OK
+    answer = JobsOut(jobs=[JobOut.of(job)])
+    response.headers["Location"] = answer.jobs[0].status_url
+    return answer
 
 
 @router.delete(

@@ -11,7 +11,6 @@ from fastapi import APIRouter, Header, Query, Request, Response, status
 from pydantic import ValidationError
 
 from ragcore.adapters.docling.formats import refuse_unreadable
-from ragcore.adapters.web import checked_url
 from ragcore.errors import (
     BlobsUnavailable,
     CollectionMismatch,
@@ -200,27 +199,12 @@ class Intake:
     async def _take_url(self, asked: IngestIn, upload: Upload) -> Job:
         url = asked.url or asked.uri
         assert url is not None  # the schema has seen to it
-        async with self._rag.runtime.web.get(url) as page:
-            if (page.size_bytes or 0) > self._submit.max_bytes:
-                raise DocumentTooLarge(
-                    f"the document has {page.size_bytes} bytes, the limit is "
-                    f"{self._submit.max_bytes}"
-                )
-            self._rag.runtime.room.require(page.size_bytes or 0)
-            stored = await self._submit.store(readable(page.pieces))
-        upload = replace(
-            upload,
-            uri=str(checked_url(url)),
-            filename=bare_name(asked.filename or "") or page.filename,
-            mime_type=page.mime_type,
-        )
-        request_hash = hashlib.sha256(asked.model_dump_json().encode()).digest()
-        return await self._submit.record(
-            upload,
-            stored,
+        return await self._rag.runtime.fetch(
+            url,
+            replace(upload, filename=bare_name(asked.filename or "") or None),
             idempotency_key=self._idempotency_key,
             idempotency_scope=self._idempotency_scope,
-            asked=request_hash,
+            asked=hashlib.sha256(asked.model_dump_json().encode()).digest(),
         )
 
     async def _upload(self, described: DescribedIn, *, priority: int) -> Upload:

@@ -57,7 +57,8 @@ class IngestIn(DescribedIn):
         default=None,
         min_length=1,
         max_length=4096,
-        description="Fetched before this is answered; of the open internet, by http or https.",
+        description="Fetched before this is answered; of the open internet, by http or https. "
+        "Sent again, its server is asked whether it has changed.",
     )
     uri: Uri | None = Field(
         default=None,

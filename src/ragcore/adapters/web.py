@@ -3,23 +3,27 @@
 A name is resolved here, every address it has is checked, and the connection goes to a checked
 address: nothing is resolved a second time, so an answer that changes in between changes nothing.
 Redirects are followed by hand, each hop checked like the first. Proxies and credentials of the
-environment are not used.
+environment are not used, and no cookie is kept: what one document's server says is told to none.
 """
 
 import asyncio
 import ipaddress
 import re
 import socket
+import ssl
 import zlib
 from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from http.cookiejar import CookieJar, DefaultCookiePolicy
+from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
 
 import httpx
 
-from ragcore.errors import ForbiddenUrl, InvalidInput, SourceUnavailable
+from ragcore.errors import ForbiddenUrl, InvalidInput, NotConfigured, SourceUnavailable
+from ragcore.model import PageMarks
+from ragcore.ports import OpenPage
 from ragcore.steps.filenames import bare_name, filename_in
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
@@ -32,6 +36,9 @@ _HEADERS: Final = {
     "Accept-Encoding": "identity",
 }
 _TRANSIENT: Final = frozenset({408, 425, 429})
+_LONGEST_MARK: Final = 1000
+_MARK: Final = re.compile(r"[\x21-\x7e][\x20-\x7e]*")
+"""What can be sent back as a header just as it came."""
 
 # Spelled out, because what Python calls global changes from release to release.
 _CLOSED_V4: Final = tuple(
@@ -139,22 +146,8 @@ def checked_url(url: str) -> httpx.URL:
     return parsed.copy_with(fragment=None)
 
 
-@dataclass(frozen=True, slots=True)
-class Page:
-    """What a server answers with; its bytes are still to come."""
-
-    url: str
-    """The one that answered, after redirects."""
-    filename: str | None
-    mime_type: str | None
-    size_bytes: int | None
-    """As the server says; None when it doesn't. What comes is counted all the same."""
-    pieces: AsyncIterator[bytes]
-    """To be read inside the block that gave the page."""
-
-
 class Web:
-    """HTTP to the outside. One per purpose and process; closed with `aclose`."""
+    """HTTP to the outside, `ports.Pages` among it. One per purpose; closed with `aclose`."""
 
     def __init__(
         self,
@@ -162,36 +155,40 @@ class Web:
         allowed_hosts: Collection[str] = (),
         timeout_seconds: float = 60.0,
         max_redirects: int = 5,
+        ca_file: Path | None = None,
     ) -> None:
+        """Raises NotConfigured for a `ca_file` that holds no certificates."""
         self.guard = Guard(allowed_hosts)
         self._timeout_seconds = timeout_seconds
         self._max_redirects = max_redirects
         self._client = httpx.AsyncClient(
-            transport=GuardedTransport(self.guard),
+            transport=GuardedTransport(self.guard, _trusting(ca_file)),
             trust_env=False,
+            cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
             follow_redirects=False,
             timeout=min(timeout_seconds, 30.0),
             headers=_HEADERS,
         )
+
+    def canonical(self, url: str) -> str:
+        return str(checked_url(url))
 
     async def check(self, url: str) -> None:
         """Raise ForbiddenUrl, InvalidInput or SourceUnavailable as a call would at once."""
         await self.guard.check(url)
 
     @asynccontextmanager
-    async def get(self, url: str) -> AsyncIterator[Page]:
-        """Open what a URL leads to, for as long as the block lasts and the time limit allows.
-
-        Raises ForbiddenUrl for a hop that must not be called, InvalidInput when the server refuses
-        or there is none, SourceUnavailable when it fails, is away or takes too long. So may
-        reading the pieces.
-        """
+    async def get(
+        self, url: str, *, known: PageMarks | None = None
+    ) -> AsyncIterator[OpenPage | None]:
+        """Do as `ports.Pages` says, for as long as the block lasts and the time limit allows."""
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 with _translated(url):
-                    response = await self._followed(checked_url(url))
+                    response = await self._followed(checked_url(url), known)
                     try:
-                        yield _page(response)
+                        is_known = response.status_code == httpx.codes.NOT_MODIFIED
+                        yield None if is_known else _page(url, response)
                     finally:
                         await response.aclose()
         except TimeoutError as error:
@@ -221,12 +218,14 @@ class Web:
     async def aclose(self) -> None:
         await self._client.aclose()
 
-    async def _followed(self, url: httpx.URL) -> httpx.Response:
+    async def _followed(self, url: httpx.URL, known: PageMarks | None) -> httpx.Response:
         """Return the first answer that is no redirect; its body is not read."""
         for _ in range(self._max_redirects + 1):
-            response = await self._client.send(self._client.build_request("GET", url), stream=True)
+            asked = _conditions(url, known)
+            request = self._client.build_request("GET", url, headers=asked)
+            response = await self._client.send(request, stream=True)
             if not response.has_redirect_location:
-                return await _accepted(response)
+                return await _accepted(response, may_be_known=bool(asked))
             await response.aclose()
             target = response.headers["location"]
             try:
@@ -243,10 +242,10 @@ class GuardedTransport(httpx.AsyncBaseTransport):
     certificate was checked for the first of them.
     """
 
-    def __init__(self, guard: Guard) -> None:
+    def __init__(self, guard: Guard, trusted: ssl.SSLContext) -> None:
         self._guard = guard
         self._inner = httpx.AsyncHTTPTransport(
-            trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
+            verify=trusted, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0)
         )
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
@@ -261,6 +260,18 @@ class GuardedTransport(httpx.AsyncBaseTransport):
 
     async def aclose(self) -> None:
         await self._inner.aclose()
+
+
+def _trusting(ca_file: Path | None) -> ssl.SSLContext:
+    trusted = httpx.create_ssl_context(trust_env=False)
+    if ca_file is not None:
+        try:
+            trusted.load_verify_locations(ca_file)
+        except OSError as error:  # of ssl, too
+            raise NotConfigured(
+                f"certificates can't be read from RAGCORE_FETCH__CA_FILE {str(ca_file)!r}: {error}"
+            ) from error
+    return trusted
 
 
 def _pinned(request: httpx.Request, address: Address) -> httpx.Request:
@@ -315,10 +326,18 @@ def _default_port(url: httpx.URL) -> int:
     return 443 if url.scheme == "https" else 80
 
 
-async def _accepted(response: httpx.Response) -> httpx.Response:
+def _conditions(url: httpx.URL, known: PageMarks | None) -> Mapping[str, str]:
+    """Return the headers that ask whether a page has changed; none for one that is not known."""
+    if known is None or str(url) != known.url:
+        return {}
+    marks = {"If-None-Match": known.etag, "If-Modified-Since": known.last_modified}
+    return {name: mark for name, mark in marks.items() if mark is not None}
+
+
+async def _accepted(response: httpx.Response, *, may_be_known: bool) -> httpx.Response:
     """Return a good answer; close another and raise."""
     status = response.status_code
-    if status == httpx.codes.OK:
+    if status == httpx.codes.OK or (may_be_known and status == httpx.codes.NOT_MODIFIED):
         return response
     await response.aclose()
     if status >= 500 or status in _TRANSIENT:
@@ -326,17 +345,29 @@ async def _accepted(response: httpx.Response) -> httpx.Response:
     raise InvalidInput(f"{_shown(response.url)} answered {status} where a document was expected")
 
 
-def _page(response: httpx.Response) -> Page:
+def _page(url: str, response: httpx.Response) -> OpenPage:
     headers = response.headers
     encoding = headers.get("content-encoding", "identity").strip().lower()
     length = headers.get("content-length", "")
-    return Page(
-        url=str(response.url),
+    return OpenPage(
+        marks=PageMarks(
+            uri=str(checked_url(url)),
+            url=str(response.url),
+            etag=_mark(headers.get("etag")),
+            last_modified=_mark(headers.get("last-modified")),
+            mime_type=_mark(headers.get("content-type")),
+        ),
         filename=_filename(response),
-        mime_type=headers.get("content-type"),
         size_bytes=int(length) if length.isascii() and length.isdigit() else None,
         pieces=_unpacked(response, encoding),
     )
+
+
+def _mark(header: str | None) -> str | None:
+    """Return a header that can be kept; None for one that is too long or odd."""
+    if header is None or len(header) > _LONGEST_MARK or not _MARK.fullmatch(header.strip()):
+        return None
+    return header.strip()
 
 
 def _filename(response: httpx.Response) -> str | None:
@@ -383,6 +414,8 @@ def _translated(url: str) -> Iterator[None]:
         yield
     except httpx.UnsupportedProtocol as error:
         raise ForbiddenUrl(f"{_shown(url)}: {error}") from error
+    except httpx.InvalidURL as error:  # httpx looks where a redirect leads before we do
+        raise InvalidInput(f"{_shown(url)} redirects to what is no URL: {error}") from error
     except httpx.HTTPError as error:
         raise SourceUnavailable(
             f"{_shown(url)} did not answer ({type(error).__name__}: {error}); try again later"

@@ -13,6 +13,7 @@ from ragcore.cli.backup import backup, restore
 from ragcore.cli.convert import convert
 from ragcore.cli.doctor import doctor
 from ragcore.cli.ingest import ingest
+from ragcore.cli.refresh import refresh
 from ragcore.cli.search import ask, search
 from ragcore.cli.servers import down, up
 from ragcore.errors import RagError
@@ -28,6 +29,7 @@ app = typer.Typer(
 )
 
 app.command()(ingest)
+app.command()(refresh)
 app.command()(search)
 app.command()(ask)
 app.add_typer(documents.app, name="docs")

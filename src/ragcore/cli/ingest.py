@@ -10,23 +10,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ragcore.cli import options, output, session, watching
+from ragcore.cli import options, output, place, session, watching
 from ragcore.cli.progress import IngestProgress, ingest_progress
 from ragcore.errors import InvalidInput, RagError
 
 if TYPE_CHECKING:
+    from ragcore.cli.library import Intake
     from ragcore.model import Job
-    from ragcore.rag import Rag
 
 _STDIN = "-"
-_MORE_THAN_CONVERTED = 2
-"""Files under way beyond those being converted, so that embedding does not wait for them."""
 
 
 def ingest(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="PATH…", help="Files and folders; - reads text from stdin."),
+        typer.Argument(metavar="PATH…", help="Files, folders and URLs; - reads text from stdin."),
     ],
     collection: options.Collection = None,
     metadata: Annotated[
@@ -63,6 +61,7 @@ def ingest(
     Examples:
       ragcore ingest report.pdf
       ragcore ingest papers/ --collection research --metadata year=2026
+      ragcore ingest https://example.org/timetable.html
       ragcore ingest notes/ --watch
       echo "The pump was replaced in May." | ragcore ingest - --title "Pump log"
 
@@ -141,9 +140,9 @@ def _check_arguments(sources: Sequence[str], said: _Said, *, watch: bool) -> Non
 
 async def _ingest(sources: Sequence[str], said: _Said, jobs: int | None) -> list[_Result]:
     expanded = _expand(sources)
-    async with session.opened() as rag:
+    async with place.library().intake() as intake:
         with ingest_progress(len(expanded)) as progress:
-            return await _ingest_all(rag, expanded, said, jobs, progress)
+            return await _ingest_all(intake, expanded, said, jobs, progress)
 
 
 def _expand(sources: Iterable[str]) -> list[str]:
@@ -159,7 +158,11 @@ def _expand(sources: Iterable[str]) -> list[str]:
 
 
 async def _ingest_all(
-    rag: "Rag", sources: Sequence[str], said: _Said, jobs: int | None, progress: IngestProgress
+    intake: "Intake",
+    sources: Sequence[str],
+    said: _Said,
+    jobs: int | None,
+    progress: IngestProgress,
 ) -> list[_Result]:
     """Ingest every source, a few at a time, and return the results in the order given."""
     import asyncio
@@ -169,22 +172,21 @@ async def _ingest_all(
 
     async def work() -> None:
         for number, source in waiting:
-            results[number] = await _ingest_one(rag, source, said, progress)
+            results[number] = await _ingest_one(intake, source, said, progress)
 
-    at_once = jobs or rag.runtime.settings.conversion.processes + _MORE_THAN_CONVERTED
     async with asyncio.TaskGroup() as group:
-        for _ in range(at_once):
+        for _ in range(jobs or intake.at_once):
             group.create_task(work())
     return [result for number in sorted(results) for result in results[number]]
 
 
 async def _ingest_one(
-    rag: "Rag", source: str, said: _Said, progress: IngestProgress
+    intake: "Intake", source: str, said: _Said, progress: IngestProgress
 ) -> list[_Result]:
     """Ingest one source; whatever goes wrong with it is its result and harms no other."""
     started = time.perf_counter()
     try:
-        done = await _submit(rag, source, said, lambda job: progress.reached(source, job))
+        done = await _submit(intake, source, said, lambda job: progress.reached(source, job))
     except Exception as error:  # noqa: BLE001  # edge of one document: logged, told in the table
         if not isinstance(error, RagError):
             output.tell_unexpected(source, error)
@@ -199,7 +201,7 @@ async def _ingest_one(
 
 
 async def _submit(
-    rag: "Rag", source: str, said: _Said, on_progress: "Callable[[Job], None]"
+    intake: "Intake", source: str, said: _Said, on_progress: "Callable[[Job], None]"
 ) -> "Sequence[Job]":
     common: dict[str, Any] = {
         "collection": said.collection,
@@ -212,8 +214,8 @@ async def _submit(
         import asyncio
 
         text = await asyncio.to_thread(sys.stdin.read)
-        return [await rag.ingest_text(text, **common)]
-    return await rag.ingest(source, **common)
+        return [await intake.ingest_text(text, **common)]
+    return await intake.ingest(source, **common)
 
 
 # --- again and again -----------------------------------------------------------------------
@@ -222,14 +224,16 @@ async def _submit(
 async def _watch(sources: Sequence[str], said: _Said, jobs: int | None, as_json: bool) -> None:
     """Ingest once, then whatever changes, until interrupted. Deleted files stay ingested."""
     paths = [Path(source) for source in sources]
-    async with session.opened() as rag:
+    async with place.library().intake() as intake:
         known = watching.snapshot(paths)
-        await _ingest_and_tell(rag, [str(path) for path in known], said, jobs, as_json)
+        await _ingest_and_tell(intake, [str(path) for path in known], said, jobs, as_json)
         sys.stderr.write("Watching for changes; Ctrl-C stops.\n")
         changes = watching.changed_files(paths, known=known)
         async with aclosing(changes):
             async for changed in changes:
-                await _ingest_and_tell(rag, [str(path) for path in changed], said, jobs, as_json)
+                await _ingest_and_tell(
+                    intake, [str(path) for path in changed], said, jobs, as_json
+                )
 
 
 async def _ingest_and_tell(

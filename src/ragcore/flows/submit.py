@@ -12,7 +12,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 from ragcore.errors import DocumentTooLarge, InvalidInput, QueueUnavailable, RagError
-from ragcore.model import Job
+from ragcore.model import Job, PageMarks
 from ragcore.ports import BlobStore, Catalog, Doorbell, Idempotency, Submission
 from ragcore.steps.identity import (
     checked_collection,
@@ -46,6 +46,8 @@ class Upload:
     priority: int = 0
     submitted_by: str | None = None
     request_id: str | None = None
+    marks: PageMarks | None = None
+    """Of the page that it was fetched from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +89,7 @@ class Submit:
         Raises InvalidInput, DocumentTooLarge, CollectionNotFound, IdempotencyConflict, or
         Unavailable, upon which a repeat is safe.
         """
-        _check(upload)
+        check(upload)
         return await self.record(
             upload,
             await self.store(chunks),
@@ -172,12 +174,18 @@ class Submit:
         `sha256` and `size` say whether it is unchanged. One that changes while it is copied is
         recorded as it was copied. Raises as `stream` does, and OSError for a file that went away.
         """
-        _check(upload)
         if size > self.max_bytes:
             raise self._too_large()
-        submission = self._submission(upload, StoredUpload(uuid4(), sha256, size))
-        unchanged = await self.catalog.settle_unchanged(submission)
+        unchanged = await self.settle(upload, sha256=sha256, size=size)
         return unchanged or await self.stream(_pieces(path), upload)
+
+    async def settle(self, upload: Upload, *, sha256: bytes, size: int) -> Job | None:
+        """Answer an upload of bytes that are in place already; None when there is work.
+
+        Nothing is stored. Raises as `stream` does.
+        """
+        submission = self._submission(upload, StoredUpload(uuid4(), sha256, size))
+        return await self.catalog.settle_unchanged(submission)
 
     async def _discard_all(self, uploads: Iterable[StoredUpload]) -> None:
         for stored in uploads:
@@ -196,7 +204,7 @@ class Submit:
                 return
 
     def _submission(self, upload: Upload, stored: StoredUpload) -> Submission:
-        _check(upload)
+        check(upload)
         return Submission(
             collection=upload.collection,
             document_id=upload.document_id or _derived_id(upload, stored.sha256),
@@ -214,6 +222,7 @@ class Submit:
             callback_url=upload.callback_url,
             submitted_by=upload.submitted_by,
             request_id=upload.request_id,
+            marks=upload.marks,
         )
 
     async def _measured(
@@ -262,7 +271,7 @@ def markdown_key(version_id: UUID) -> str:
     return version_prefix(version_id) + "document.md"
 
 
-def _check(upload: Upload) -> None:
+def check(upload: Upload) -> None:
     """Refuse what can't be recorded before a byte is stored."""
     checked_collection(upload.collection)
     if upload.document_id is not None:

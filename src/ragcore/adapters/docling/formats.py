@@ -179,6 +179,20 @@ def refuse_unreadable(beginning: bytes) -> None:
             raise UnsupportedFormat(f"the file is {description}, which can't be read as a document")
 
 
+_REFUSED_TYPES = ("audio/", "video/", "font/", "model/", "application/javascript",
+                  "text/javascript", "text/css", "application/wasm")  # fmt: skip
+
+
+def refuse_type(mime_type: str | None) -> None:
+    """Raise UnsupportedFormat for what its sender says is sound, film, or a part of a page.
+
+    Anything else may be a document: a page of the web often says less of a file than its bytes.
+    """
+    bare_type = (mime_type or "").partition(";")[0].strip().lower()
+    if bare_type.startswith(_REFUSED_TYPES):
+        raise UnsupportedFormat(f"{bare_type[:100]!r} can't be read as a document")
+
+
 def _is_pdf(head: bytes) -> bool:
     """Say whether PDF readers would open it: its mark may follow some junk, but no text."""
     position = head.find(b"%PDF-", 0, 1024 + 5)

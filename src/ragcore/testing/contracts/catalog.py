@@ -18,11 +18,21 @@ from ragcore.errors import (
     LeaseLost,
     NotRetryable,
 )
-from ragcore.model import AllOf, Chunk, Condition, Filter, Job, JobFailure, ReadingReport
+from ragcore.model import (
+    AllOf,
+    Chunk,
+    Condition,
+    Filter,
+    Job,
+    JobFailure,
+    PageMarks,
+    ReadingReport,
+)
 from ragcore.ports import Catalog, DocumentLease, Idempotency, IndexedVersion, Submission
 
 HOLD = timedelta(seconds=60)
 _NOW = datetime.now(UTC)
+PAGE = PageMarks("https://a.example/", "https://b.example/", etag='"1"', mime_type="text/html")
 FAILURE = JobFailure("conversion_failed", "the parser crashed", retryable=False)
 
 
@@ -579,6 +589,50 @@ class CatalogContract:
             await catalog.document_by_uri("default", "http://b")
         with pytest.raises(DocumentNotFound):
             await catalog.document_by_uri("other", "http://a")
+
+    async def test_a_document_with_a_very_long_uri_is_found_by_it(self, catalog: Catalog) -> None:
+        """Longer than an index of PostgreSQL takes, of letters that can't be packed."""
+        letters = [sha256(bytes([number])).hexdigest() for number in range(64)]
+        uri = "https://example.org/" + "".join(letters)
+        await ingest(catalog, submission("text", uri=uri), "text")
+        assert (await catalog.document_by_uri("default", uri)).document_id == "a"
+        with pytest.raises(DocumentNotFound):
+            await catalog.document_by_uri("default", uri + "x")
+
+    async def test_the_page_of_what_is_in_place_is_known(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one", marks=PAGE, title="T", filename="a.html"), "text")
+        known = await catalog.page("default", "a")
+        assert known is not None
+        assert (known.marks, known.title, known.filename) == (PAGE, "T", "a.html")
+        assert (known.sha256, known.size_bytes) == (sha256(b"one").digest(), 3)
+        assert await catalog.page("default", "b") is None
+
+    async def test_a_page_is_not_known_while_something_newer_is_on_its_way(
+        self, catalog: Catalog
+    ) -> None:
+        await ingest(catalog, submission("one", marks=PAGE), "text")
+        await catalog.submit(submission("two"))
+        assert await catalog.page("default", "a") is None
+
+    async def test_what_came_otherwise_has_no_page(self, catalog: Catalog) -> None:
+        await ingest(catalog, submission("one", marks=PAGE), "text")
+        await ingest(catalog, submission("two"), "text")
+        assert await catalog.page("default", "a") is None
+
+    async def test_the_same_bytes_are_known_by_their_newest_marks(self, catalog: Catalog) -> None:
+        newer, newest = replace(PAGE, etag='"2"'), replace(PAGE, etag='"3"')
+        await ingest(catalog, submission("one"), "text")
+        assert await catalog.settle_unchanged(submission("one", marks=PAGE)) is not None
+        known = await catalog.page("default", "a")
+        assert known is not None and known.marks == PAGE
+        await catalog.submit(submission("two"))
+        job = (await catalog.submit(submission("one", marks=newer))).job
+        await catalog.settle_repeated(await claimed(catalog, job.job_id))
+        known = await catalog.page("default", "a")
+        assert known is not None and known.marks == newer
+        await catalog.submit(submission("one", marks=newest))
+        known = await catalog.page("default", "a")
+        assert known is not None and known.marks == newest
 
     async def test_a_document_tells_its_versions(self, catalog: Catalog) -> None:
         await ingest(catalog, submission("one", filename="one.txt"), "one")
