@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from ragcore import __version__
-from ragcore.cli import collections, documents, jobs, keys, options, output
+from ragcore.cli import collections, documents, jobs, keys, options, output, place
 from ragcore.cli.backup import backup, restore
 from ragcore.cli.convert import convert
 from ragcore.cli.doctor import doctor
@@ -57,6 +57,7 @@ def run() -> None:
 
 @app.callback()
 def ragcore(
+    context: typer.Context,
     data_dir: Annotated[
         Path | None,
         typer.Option(help="Embedded servers, files, logs. [default: RAGCORE_DATA_DIR or a folder]"),
@@ -65,6 +66,13 @@ def ragcore(
         Path | None,
         typer.Option(
             exists=True, dir_okay=False, help="TOML file of settings; RAGCORE_… variables win."
+        ),
+    ] = None,
+    url: Annotated[
+        str | None,
+        typer.Option(
+            help="Ask the service at this address instead of opening a database, with the key in "
+            "RAGCORE_API_KEY. [default: RAGCORE_URL]"
         ),
     ] = None,
 ) -> None:
@@ -87,6 +95,14 @@ def ragcore(
         os.environ["RAGCORE_DATA_DIR"] = str(data_dir)
     if config is not None:
         os.environ["RAGCORE_CONFIG_FILE"] = str(config)
+    if url is not None:
+        if context.invoked_subcommand not in place.COMMANDS:
+            raise typer.BadParameter(
+                f"`ragcore {context.invoked_subcommand}` is about this machine; "
+                f"these go to a service: {', '.join(sorted(place.COMMANDS))}",
+                param_hint="--url",
+            )
+        os.environ[place.URL] = url
 
 
 @app.command()

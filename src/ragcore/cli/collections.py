@@ -4,14 +4,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ragcore.cli import options, output, session
+from ragcore.cli import options, output, place, session
 from ragcore.cli.documents import receipt_line
 from ragcore.errors import CollectionNotFound
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from ragcore.model import Collection, DeletionReceipt
+    from ragcore.model import DeletionReceipt
 
 app = typer.Typer(
     help="List, create, show and delete collections.", no_args_is_help=True, rich_markup_mode=None
@@ -33,12 +33,12 @@ def list_collections(as_json: options.AsJson = False) -> None:
     """
     found = session.run_async(_fetch_all, as_json=as_json)
     if as_json:
-        output.print_json({"collections": [_as_object(*entry) for entry in found]})
+        output.print_json({"collections": found})
         return
     columns = {"collection": "left", "documents": "right", "chunks": "right", "model": "left"}
     rows = [
-        [collection.name, str(documents), str(chunks), collection.embedding.model]
-        for collection, documents, chunks in found
+        [each["name"], str(each["documents"]), str(each["chunks"]), each["embedding"]["model"]]
+        for each in found
     ]
     output.print_table(None, columns, rows)
 
@@ -66,19 +66,14 @@ def create_collection(
       ragcore collections create ferry --language ru --strict
     """
 
-    async def create() -> "Collection":
-        from ragcore.steps.identity import checked_collection
-
-        async with session.opened_runtime() as runtime:
-            return await runtime.open_collection(
-                checked_collection(name), language=language, strict=strict
-            )
+    async def create() -> "Mapping[str, Any]":
+        return await place.library().create_collection(name, language=language, strict=strict)
 
     collection = session.run_async(create, as_json=as_json)
     if as_json:
         output.print_json(collection)
     else:
-        typer.echo(f"Collection {collection.name} uses {collection.embedding.model}.")
+        typer.echo(f"Collection {collection['name']} uses {collection['embedding']['model']}.")
 
 
 @app.command("show")
@@ -93,14 +88,13 @@ def show_collection(name: Name, as_json: options.AsJson = False) -> None:
     Exit code 4 when there is no such collection.
     """
 
-    async def fetch() -> dict[str, Any]:
-        async with session.opened_runtime() as runtime:
-            for collection, documents, chunks in await runtime.collections.list():
-                if collection.name == name:
-                    return _as_object(collection, documents, chunks)
-            raise CollectionNotFound(
-                f"there is no collection {name!r}; `ragcore collections list` shows what is there"
-            )
+    async def fetch() -> "Mapping[str, Any]":
+        for collection in await place.library().collections():
+            if collection["name"] == name:
+                return collection
+        raise CollectionNotFound(
+            f"there is no collection {name!r}; `ragcore collections list` shows what is there"
+        )
 
     shown = session.run_async(fetch, as_json=as_json)
     if as_json:
@@ -128,8 +122,7 @@ def delete_collection(
         typer.confirm(f"Delete collection {name!r} and all in it?", abort=True, err=True)
 
     async def delete() -> "DeletionReceipt":
-        async with session.opened_runtime() as runtime:
-            return await runtime.forget.collection(name)
+        return await place.library().delete_collection(name)
 
     receipt = session.run_async(delete, as_json=as_json)
     if as_json:
@@ -138,11 +131,5 @@ def delete_collection(
         typer.echo(receipt_line(receipt))
 
 
-async def _fetch_all() -> "Sequence[tuple[Collection, int, int]]":
-    async with session.opened_runtime() as runtime:
-        return await runtime.collections.list()
-
-
-def _as_object(collection: "Collection", documents: int, chunks: int) -> dict[str, Any]:
-    fields: dict[str, Any] = output.jsonable(collection)
-    return fields | {"documents": documents, "chunks": chunks}
+async def _fetch_all() -> "Sequence[Mapping[str, Any]]":
+    return await place.library().collections()

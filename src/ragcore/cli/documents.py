@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ragcore.cli import options, output, session
+from ragcore.cli import options, output, place, session
 from ragcore.errors import DocumentNotFound
 
 if TYPE_CHECKING:
@@ -44,14 +44,13 @@ def list_documents(
     """
 
     async def fetch() -> "Sequence[Document]":
-        async with session.opened_runtime() as runtime:
-            return await runtime.catalog.documents(
-                collection or runtime.settings.collection,
-                filters=options.parsed_filters(filters),
-                doubtful=doubtful,
-                limit=limit,
-                after=after,
-            )
+        return await place.library().documents(
+            collection=collection,
+            filters=options.read_filters(filters),
+            doubtful=doubtful,
+            limit=limit,
+            after=after,
+        )
 
     documents = list(session.run_async(fetch, as_json=as_json))
     if as_json:
@@ -86,13 +85,8 @@ def show_document(
     Exit code 4 when there is no such document.
     """
 
-    async def fetch() -> "tuple[Document, ReadingReport, Sequence[Passage]]":
-        async with session.opened_runtime() as runtime:
-            name = collection or runtime.settings.collection
-            document = await runtime.catalog.document(name, document_id)
-            report = await runtime.catalog.reading_report(name, document_id)
-            found = await runtime.chunks.document_chunks(name, document_id) if chunks else ()
-            return document, report, found
+    async def fetch() -> "tuple[Document, ReadingReport | None, Sequence[Passage]]":
+        return await place.library().document(document_id, collection=collection, chunks=chunks)
 
     document, report, found = session.run_async(fetch, as_json=as_json)
     shown: dict[str, Any] = output.jsonable(document) | {"reading_report": output.jsonable(report)}
@@ -128,9 +122,7 @@ def delete_documents(
         typer.confirm(f"Delete {len(document_ids)} document(s) for good?", abort=True, err=True)
 
     async def delete() -> "DeletionReceipt":
-        async with session.opened_runtime() as runtime:
-            name = collection or runtime.settings.collection
-            return await runtime.forget.documents(name, document_ids)
+        return await place.library().delete_documents(document_ids, collection=collection)
 
     receipt = session.run_async(delete, as_json=as_json)
     if as_json:

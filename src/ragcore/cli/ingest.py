@@ -231,16 +231,14 @@ async def _watch(sources: Sequence[str], said: _Said, jobs: int | None, as_json:
         changes = watching.changed_files(paths, known=known)
         async with aclosing(changes):
             async for changed in changes:
-                await _ingest_and_tell(
-                    intake, [str(path) for path in changed], said, jobs, as_json
-                )
+                await _ingest_and_tell(intake, [str(path) for path in changed], said, jobs, as_json)
 
 
 async def _ingest_and_tell(
-    rag: "Rag", sources: Sequence[str], said: _Said, jobs: int | None, as_json: bool
+    intake: "Intake", sources: Sequence[str], said: _Said, jobs: int | None, as_json: bool
 ) -> None:
     with ingest_progress(len(sources)) as progress:
-        results = await _ingest_all(rag, sources, said, jobs, progress)
+        results = await _ingest_all(intake, sources, said, jobs, progress)
     for result in results:
         if as_json:
             output.print_json_line(_as_object(result))

@@ -1,18 +1,16 @@
 """`ragcore jobs`: what waits, what runs, what failed, and another try for it."""
 
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 from uuid import UUID
 
 import typer
 
-from ragcore.cli import options, output, session
-from ragcore.cli.keys import ACTOR
+from ragcore.cli import options, output, place, session
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from ragcore.model import Job
-    from ragcore.ports import Catalog
 
 app = typer.Typer(
     help="List, follow, cancel and retry jobs.", no_args_is_help=True, rich_markup_mode=None
@@ -20,8 +18,6 @@ app = typer.Typer(
 
 JobId = Annotated[UUID, typer.Argument(metavar="JOB_ID", help="As `jobs list` shows it.")]
 Status = Literal["queued", "running", "succeeded", "failed", "cancelled"]
-
-_LOOK_SECONDS = 0.25
 
 
 @app.command("list")
@@ -52,16 +48,13 @@ def list_jobs(
     """
 
     async def fetch() -> "Sequence[Job]":
-        from ragcore.runtime import open_catalog
-
-        async with open_catalog(session.load_settings()) as catalog:
-            return await catalog.jobs(
-                collections=None if collection is None else {collection},
-                document_id=document_id,
-                status=status,
-                limit=limit,
-                after=after,
-            )
+        return await place.library().jobs(
+            status=status,
+            collection=collection,
+            document_id=document_id,
+            limit=limit,
+            after=after,
+        )
 
     jobs = list(session.run_async(fetch, as_json=as_json))
     if as_json:
@@ -84,10 +77,7 @@ def show_job(job_id: JobId, as_json: options.AsJson = False) -> None:
     """
 
     async def fetch() -> "Job":
-        from ragcore.runtime import open_catalog
-
-        async with open_catalog(session.load_settings()) as catalog:
-            return await catalog.job(job_id)
+        return await place.library().job(job_id)
 
     _print(session.run_async(fetch, as_json=as_json), as_json=as_json)
 
@@ -104,13 +94,9 @@ def watch_job(job_id: JobId, as_json: options.AsJson = False) -> None:
     """
 
     async def follow() -> "Job":
-        from ragcore.runtime import open_catalog
-
-        console = output.stderr_console()
-        async with open_catalog(session.load_settings()) as catalog:
-            with console.status("Waiting …") as shown:
-                async for job in _until_it_ends(catalog, job_id):
-                    shown.update(_progress(job))
+        with output.stderr_console().status("Waiting …") as shown:
+            async for job in place.library().follow(job_id):
+                shown.update(_progress(job))
         return job
 
     job = session.run_async(follow, as_json=as_json)
@@ -133,19 +119,8 @@ def cancel_jobs(
     Exit code 4 when one of them does not exist; those before it are cancelled all the same.
     """
 
-    async def cancel() -> "list[Job]":
-        from ragcore.runtime import open_audit, open_catalog
-
-        settings = session.load_settings()
-        async with open_catalog(settings) as catalog, open_audit(settings) as audit:
-            cancelled = []
-            for job_id in job_ids:
-                job = await catalog.job(job_id)
-                if not job.is_finished:
-                    await audit.record([_entry("job.cancel", job)])
-                    job = await catalog.cancel(job_id)
-                cancelled.append(job)
-            return cancelled
+    async def cancel() -> "Sequence[Job]":
+        return await place.library().cancel(job_ids)
 
     _print_all(session.run_async(cancel, as_json=as_json), as_json=as_json)
 
@@ -179,45 +154,11 @@ def retry_jobs(
         raise typer.BadParameter("--collection and --code narrow --failed")
 
     async def retry() -> "Sequence[Job]":
-        from ragcore.runtime import open_audit, open_catalog
-
-        settings = session.load_settings()
-        async with open_catalog(settings) as catalog, open_audit(settings) as audit:
-            if failed:
-                details = {"collection": collection, "code": code}
-                await audit.record([_entry("job.retry", details=details)])
-                collections = None if collection is None else {collection}
-                return await catalog.run_failed_again(collections=collections, code=code)
-            again = []
-            for job_id in job_ids or ():
-                await audit.record([_entry("job.retry", await catalog.job(job_id))])
-                again.append(await catalog.run_again(job_id))
-            return again
+        if failed:
+            return await place.library().retry_failed(collection=collection, code=code)
+        return await place.library().retry(job_ids or [])
 
     _print_all(session.run_async(retry, as_json=as_json), as_json=as_json)
-
-
-async def _until_it_ends(catalog: "Catalog", job_id: UUID) -> "AsyncIterator[Job]":
-    import asyncio
-
-    while True:
-        job = await catalog.job(job_id)
-        yield job
-        if job.is_finished:
-            return
-        await asyncio.sleep(_LOOK_SECONDS)
-
-
-def _entry(action: str, job: "Job | None" = None, *, details: dict[str, Any] | None = None) -> Any:
-    from ragcore.model import AuditEntry
-
-    return AuditEntry(
-        action,
-        ACTOR,
-        collection=None if job is None else job.collection,
-        target=None if job is None else str(job.job_id),
-        details=details or {},
-    )
 
 
 def _print(job: "Job", *, as_json: bool) -> None:

@@ -7,16 +7,12 @@ from uuid import UUID
 
 import typer
 
-from ragcore.cli import options, output, session
+from ragcore.cli import options, output, place, session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from ragcore.flows.keys import NewKey
     from ragcore.model import ApiKey, AuditEntry
-
-ACTOR: Final = "command line"
-"""As the audit trail names whoever has the database's address anyway."""
 
 _UNITS: Final = {"h": "hours", "d": "days", "w": "weeks"}
 _SPAN: Final = re.compile(r"(\d{1,5})([hdw])")
@@ -63,25 +59,21 @@ def create_key(
     """
     expires_at = _read_expiry(expires)
 
-    async def create() -> "NewKey":
-        from ragcore.runtime import open_keys
+    async def create() -> "tuple[ApiKey, str]":
+        return await place.library().create_key(
+            name,
+            scopes=scope,
+            collections=collection,
+            requests_per_minute=requests_per_minute,
+            expires_at=expires_at,
+        )
 
-        async with open_keys(session.load_settings()) as keys:
-            return await keys.create(
-                name,
-                scopes=set(scope),  # type: ignore[arg-type]  # checked there
-                collections=set(collection) if collection else None,
-                requests_per_minute=requests_per_minute,
-                expires_at=expires_at,
-                actor=ACTOR,
-            )
-
-    made = session.run_async(create, as_json=as_json)
+    key, secret = session.run_async(create, as_json=as_json)
     if as_json:
-        output.print_json(output.jsonable(made.key) | {"secret": made.secret})
+        output.print_json(output.jsonable(key) | {"secret": secret})
         return
-    typer.echo(f"Key {made.key.key_id} for {made.key.name}; its secret is shown once:", err=True)
-    typer.echo(made.secret)
+    typer.echo(f"Key {key.key_id} for {key.name}; its secret is shown once:", err=True)
+    typer.echo(secret)
 
 
 @app.command("list")
@@ -95,10 +87,7 @@ def list_keys(as_json: options.AsJson = False) -> None:
     """
 
     async def fetch() -> "Sequence[ApiKey]":
-        from ragcore.runtime import open_keys
-
-        async with open_keys(session.load_settings()) as keys:
-            return await keys.list()
+        return await place.library().keys()
 
     found = session.run_async(fetch, as_json=as_json)
     if as_json:
@@ -123,10 +112,7 @@ def revoke_key(
     """
 
     async def revoke() -> "ApiKey":
-        from ragcore.runtime import open_keys
-
-        async with open_keys(session.load_settings()) as keys:
-            return await keys.revoke(key_id, actor=ACTOR)
+        return await place.library().revoke_key(key_id)
 
     key = session.run_async(revoke, as_json=as_json)
     if as_json:
@@ -155,12 +141,7 @@ def list_audit(
     """
 
     async def fetch() -> "Sequence[AuditEntry]":
-        from ragcore.runtime import open_audit
-
-        async with open_audit(session.load_settings()) as audit:
-            return await audit.entries(
-                collections=set(collection) if collection else None, action=action, limit=limit
-            )
+        return await place.library().audit(collections=collection, action=action, limit=limit)
 
     found = session.run_async(fetch, as_json=as_json)
     if as_json:

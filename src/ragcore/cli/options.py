@@ -1,12 +1,9 @@
 """Options that several commands share, and how their values are read."""
 
 import json
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
-
-if TYPE_CHECKING:
-    from ragcore.model import Filter
 
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else there.")
@@ -47,14 +44,6 @@ def read_filters(values: list[str] | None) -> dict[str, Any] | None:
     if len(filters) > 1:
         return {"$and": filters}
     return filters[0] if filters else None
-
-
-def parsed_filters(values: list[str] | None) -> "Filter | None":
-    """Return what `read_filters` does in the words of the model. Raises InvalidFilter."""
-    from ragcore.steps import filtering
-
-    given = read_filters(values)
-    return None if given is None else filtering.parse(given)
 
 
 def _read_pair(value: str, option: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
-from ragcore.cli import options, output, session
+from ragcore.cli import options, output, place, session
 
 if TYPE_CHECKING:
     from ragcore.model import Answer, Citation, Passage, SearchResult
@@ -60,15 +60,14 @@ def search(
     """
 
     async def find() -> "SearchResult":
-        async with session.opened() as rag:
-            return await rag.search(
-                question,
-                collection=collection,
-                top_k=top_k,
-                mode=mode.value,
-                filters=options.read_filters(filters),
-                explain=explain,
-            )
+        return await place.library().search(
+            question,
+            collection=collection,
+            top_k=top_k,
+            mode=mode.value,
+            filters=options.read_filters(filters),
+            explain=explain,
+        )
 
     result = session.run_async(find, as_json=as_json)
     if as_json:
@@ -111,16 +110,15 @@ def ask(
     """
 
     async def answer() -> "Answer":
-        async with session.opened() as rag:
-            return await rag.ask(
-                question,
-                collection=collection,
-                top_k=top_k,
-                mode=mode.value,
-                filters=options.read_filters(filters),
-                generate=generate,
-                explain=explain,
-            )
+        return await place.library().ask(
+            question,
+            collection=collection,
+            top_k=top_k,
+            mode=mode.value,
+            filters=options.read_filters(filters),
+            generate=generate,
+            explain=explain,
+        )
 
     found = session.run_async(answer, as_json=as_json)
     if as_json:

@@ -38,13 +38,20 @@ def load_settings() -> "Settings":
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         file = os.environ.get("RAGCORE_CONFIG_FILE")
         raise NotConfigured(f"the configuration file {file!r} can't be read: {error}") from error
-    chosen = "log_level" in settings.model_fields_set
-    logging.basicConfig(
-        stream=sys.stderr,
-        level=(settings.log_level if chosen else "warning").upper(),
-        format="%(levelname)s %(name)s: %(message)s",
-    )
+    log_to_stderr(settings.log_level if "log_level" in settings.model_fields_set else "warning")
     return settings
+
+
+def log_to_stderr(level: str) -> None:
+    """Log from this level on. Raises NotConfigured for one that does not exist."""
+    try:
+        logging.basicConfig(
+            stream=sys.stderr,
+            level=level.upper(),
+            format="%(levelname)s %(name)s: %(message)s",
+        )
+    except ValueError as error:
+        raise NotConfigured(f"RAGCORE_LOG_LEVEL: {error}") from error
 
 
 def _explain(error: "ValidationError") -> str:

@@ -230,7 +230,7 @@ class _Line:
             return self._read() if isinstance(command, Read) else self._send(command)
         except httpx.RequestError as error:
             self.close()
-            return _no_answer(error)
+            return _no_answer(error, self._http)
 
     def close(self) -> None:
         if self._answer is not None:
@@ -273,7 +273,7 @@ class _AsyncLine:
             return await (self._read() if isinstance(command, Read) else self._send(command))
         except httpx.RequestError as error:
             await self.aclose()
-            return _no_answer(error)
+            return _no_answer(error, self._http)
 
     async def aclose(self) -> None:
         if self._answer is not None:
@@ -351,9 +351,10 @@ def _heard(answer: httpx.Response, body: bytes = b"") -> Response:
     return Response(answer.status_code, headers, body)
 
 
-def _no_answer(error: httpx.RequestError) -> NoAnswer:
+def _no_answer(error: httpx.RequestError, http: httpx.Client | httpx.AsyncClient) -> NoAnswer:
     return NoAnswer(
         error,
         was_sent=not isinstance(error, _NEVER_SENT),
         is_timeout=isinstance(error, httpx.TimeoutException),
+        whom=str(http.base_url).rstrip("/"),
     )

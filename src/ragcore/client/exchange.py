@@ -63,6 +63,8 @@ class NoAnswer:
     """False: the service can't have seen any of it."""
     is_timeout: bool = False
     """The service was there and took too long; perhaps it is still busy with it."""
+    whom: str = "the service"
+    """Who did not answer, for the message."""
 
 
 @dataclass(frozen=True, slots=True)

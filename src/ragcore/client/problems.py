@@ -75,11 +75,11 @@ def unanswered(heard: NoAnswer) -> Unavailable:
     """Return the error for a service that was not reached, or that fell silent."""
     reason = str(heard.error) or type(heard.error).__name__
     if not heard.was_sent:
-        error = Unavailable(f"the service can't be reached: {reason}")
+        error = Unavailable(f"{heard.whom} can't be reached: {reason}")
     elif heard.is_timeout:
-        error = Unavailable(f"the service did not answer in time: {reason}")
+        error = Unavailable(f"{heard.whom} did not answer in time: {reason}")
     else:
-        error = Unavailable(f"the connection broke before the answer was there: {reason}")
+        error = Unavailable(f"the connection to {heard.whom} broke: {reason}")
     error.__cause__ = heard.error
     return error
 

@@ -229,7 +229,7 @@ def test_following_tells_that_the_job_was_removed(rag: Operations) -> None:
 
 def test_a_job_is_not_run_twice_by_a_lost_answer(rag: Operations) -> None:
     script = Script([BROKEN])
-    with pytest.raises(Unavailable, match="connection broke"):
+    with pytest.raises(Unavailable, match="connection to the service broke"):
         script.run(Operations.retry(rag, JOB_ID))
 
 
