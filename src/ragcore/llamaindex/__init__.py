@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from ragcore.llamaindex.embedding import RagEmbedding, as_llama_embedding
-    from ragcore.llamaindex.postprocessors import JoinNeighbours
+    from ragcore.llamaindex.postprocessors import JoinNeighbours, Rerank
     from ragcore.llamaindex.query_engine import (
         AnswererSynthesizer,
         Conversation,
@@ -27,6 +27,7 @@ __all__ = [
     "RagQueryEngine",
     "RagRetriever",
     "RagVectorStore",
+    "Rerank",
     "answer_of",
     "as_llama_embedding",
     "search_results",
@@ -41,6 +42,7 @@ _MODULES = {
     "RagQueryEngine": "query_engine",
     "RagRetriever": "retriever",
     "RagVectorStore": "vector_store",
+    "Rerank": "postprocessors",
     "answer_of": "query_engine",
     "as_llama_embedding": "embedding",
     "search_results": "retriever",
