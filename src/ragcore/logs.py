@@ -54,9 +54,13 @@ def configure(*, level: str, log_format: LogFormat, stream: TextIO | None = None
 
 
 @contextmanager
-def about(**fields: str) -> Iterator[None]:
-    """Have every line logged inside the block carry these fields, beside those around it."""
-    token = _about.set({**_about.get({}), **fields})
+def about(**fields: str | None) -> Iterator[None]:
+    """Have every line logged inside the block carry these fields, beside those around it.
+
+    None leaves what the lines carry already.
+    """
+    known = {name: value for name, value in fields.items() if value is not None}
+    token = _about.set({**_about.get({}), **known})
     try:
         yield
     finally:

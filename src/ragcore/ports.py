@@ -270,6 +270,8 @@ class Lease:
     token: UUID
     crashes: int = 0
     """Workers that held the job before and were never heard of again."""
+    request_id: str | None = None
+    """Of the request that made the job."""
 
     @property
     def tries(self) -> int:
@@ -913,7 +915,6 @@ class BucketLease(Lease):
 
     order: BucketOrder
     submitted_by: str | None = None
-    request_id: str | None = None
 
 
 ObjectAction = Literal["new", "changed", "gone", "deleted", "skipped", "failed_before"]

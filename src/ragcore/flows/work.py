@@ -99,7 +99,12 @@ class Work:
         """
         job = lease.job
         with (
-            about(job_id=str(job.job_id), document_id=job.document_id, collection=job.collection),
+            about(
+                job_id=str(job.job_id),
+                document_id=job.document_id,
+                collection=job.collection,
+                request_id=lease.request_id,
+            ),
             self.tracer.job(job) as trace,
         ):
             if lease.crashes >= self.most_crashes:

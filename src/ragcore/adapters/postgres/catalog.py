@@ -137,6 +137,7 @@ class PostgresCatalog:
             filename=row["filename"],
             mime_type=row["mime_type"],
             crashes=row["crashes"],
+            request_id=row["request_id"],
             source=source_of(row),
         )
 

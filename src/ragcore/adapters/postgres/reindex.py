@@ -112,6 +112,7 @@ class PostgresGenerations:
             job=job_of(row),
             token=row["lease_token"],
             crashes=row["crashes"],
+            request_id=row["request_id"],
             order=_order(row["arguments"]),
         )
 

@@ -290,6 +290,12 @@ class CatalogContract:
 
     # --- leases ----------------------------------------------------------------------------
 
+    async def test_a_claim_tells_which_request_made_the_job(self, catalog: Catalog) -> None:
+        await catalog.submit(submission("one", request_id="r-1"))
+        lease = await catalog.claim(owner="me", lease=HOLD)
+        assert lease is not None
+        assert lease.request_id == "r-1"
+
     async def test_a_claim_may_pass_over_large_files(self, catalog: Catalog) -> None:
         await catalog.submit(submission("x" * 100, document_id="large", priority=5))
         await catalog.submit(submission("x" * 10, document_id="small"))

@@ -177,6 +177,7 @@ class MemoryCatalog:
             filename=version.submission.filename,
             mime_type=version.submission.mime_type,
             crashes=task.crashes,
+            request_id=version.submission.request_id,
         )
 
     def _size_of(self, task: Task) -> int:
