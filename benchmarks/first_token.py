@@ -31,7 +31,7 @@ from ragcore.embedded import embedded_servers
 from ragcore.settings import Settings
 from services import KEY, api_of, environment_of
 
-_MODEL = FakeModel("llama3.2:latest", architecture="llama", capabilities=["completion"])
+_MODEL = FakeModel("llama3.2:latest", context_length=8192, capabilities=["completion"])
 _TEXTS = 60
 
 
