@@ -109,7 +109,7 @@ def answer_of(request: Request, error: RagError) -> JSONResponse:
     status = status_of(type(error))
     wait = None
     if error.retryable:
-        wait = getattr(error, "retry_after_seconds", _RETRY_AFTER_SECONDS)
+        wait = getattr(error, "retry_after_seconds", None) or _RETRY_AFTER_SECONDS
     answer = problem(request, status, code=error.code, detail=str(error), retry_after_seconds=wait)
     if isinstance(error, Unauthenticated):
         answer.headers["WWW-Authenticate"] = "Bearer"

@@ -630,7 +630,8 @@ async def _langfuse(settings: Settings, stack: AsyncExitStack) -> "LangfuseTrace
     connection = langfuse_connection(settings)
     if connection is None:
         return None
-    from ragcore.adapters.langfuse.tracing import Options, Price, open_tracer
+    from ragcore.adapters.langfuse.prices import Price
+    from ragcore.adapters.langfuse.tracing import Options, open_tracer
 
     options = Options(
         connection,

@@ -10,6 +10,7 @@ from fakes.ollama import FakeOllama
 from ragcore.adapters.models.bundled import BundledEmbedder
 from ragcore.adapters.models.llama import LlamaIndexEmbedder
 from ragcore.adapters.models.ollama import OllamaEmbedder
+from ragcore.adapters.models.ollama_servers import OllamaServers
 from ragcore.flows.embedding import Embedding
 from ragcore.ports import Embedder
 from ragcore.testing.contracts.embedder import TEXTS, EmbedderContract
@@ -52,9 +53,9 @@ class TestBundledEmbedder(EmbedderContract):
 class TestOllamaEmbedder(EmbedderContract):
     @pytest.fixture
     async def embedder(self, fake_ollama: FakeOllama) -> AsyncIterator[Embedder]:
-        embedder = await OllamaEmbedder.open(url=fake_ollama.url)
-        yield embedder
-        await embedder.aclose()
+        servers = OllamaServers([fake_ollama.url])
+        yield await OllamaEmbedder.open(servers)
+        await servers.aclose()
 
 
 class TestLlamaIndexEmbedder(EmbedderContract):

@@ -73,12 +73,18 @@ class FakeModel:
     name: str
     digest: str = "0" * 64
     architecture: str = "nomic-bert-moe"
-    context_length: int = 512
+    context_length: int = 0
+    """In tokens; 0: as long as is usual for a model of its architecture."""
     parameters: str = ""
     capabilities: list[str] | None = field(default_factory=lambda: ["embedding"])
     tells_dimension: bool = True
     size: int = 957_000_000
     """Bytes."""
+
+    def __post_init__(self) -> None:
+        self.context_length = self.context_length or (
+            131_072 if self.architecture == "llama" else 512
+        )
 
 
 @dataclass
@@ -642,7 +648,6 @@ def main() -> None:
             _tagged(name),
             digest="1" * 64,
             architecture="llama",
-            context_length=131_072,
             capabilities=["completion"],
         )
         for name in arguments.chat_models.split(",")

@@ -89,7 +89,7 @@ async def test_a_language_model_that_ollama_lacks_is_a_problem(
     assert named("generation", await examine(there)).state == "ok"
     lacking = generating(tmp_path, ollama.url, model="nobody")
     generation = named("generation", await examine(lacking))
-    assert (generation.state, generation.advice) == ("problem", "run `ollama pull nobody`")
+    assert (generation.state, generation.advice) == ("problem", "run `ragcore models pull nobody`")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ import typer
 from ragcore import __version__
 from ragcore.cli import options, output
 from ragcore.cli.session import load_settings
-from ragcore.errors import MissingExtra, ModelMissing, RagError, Unavailable
+from ragcore.errors import ModelMissing, RagError, Unavailable
 
 if TYPE_CHECKING:
     from ragcore.embedded.run_directory import RunDirectory
@@ -72,6 +72,7 @@ def doctor(as_json: options.AsJson = False) -> None:
     if as_json:
         configured = settings.model_dump(mode="json")  # secrets come out as asterisks
         configured["ollama"]["url"] = _place(settings.ollama.url)
+        configured["ollama"]["urls"] = [_place(url) for url in settings.ollama.urls]
         output.print_json({"ok": healthy, "checks": findings, "settings": configured})
     else:
         _print(findings)
@@ -186,6 +187,8 @@ async def _answer(name: str, check: Awaitable[Finding]) -> Finding:
         return await asyncio.wait_for(check, _ANSWER_SECONDS)
     except TimeoutError:
         return Finding(name, "problem", f"no answer in {_ANSWER_SECONDS:.0f} s", _WHEN_AWAY[name])
+    except ModelMissing as error:
+        return Finding(name, "problem", str(error), f"run `ragcore models pull {error.model}`")
     except Unavailable as error:
         return Finding(name, "problem", str(error.__cause__ or error), _WHEN_AWAY[name])
     except RagError as error:
@@ -288,41 +291,32 @@ async def _embedding(settings: "Settings") -> Finding:
 
 
 async def _ollama(settings: "Settings") -> Finding:
-    from ragcore.runtime import open_embedder
+    from ragcore.runtime import open_embedder, open_ollama
 
-    embedder = await open_embedder(settings)
-    try:
-        spec = embedder.spec
-        return Finding(
-            "embedding",
-            "ok",
-            f"{spec.model} at {_place(settings.ollama.url)}: {spec.dimension} dimensions, "
-            f"digest {(spec.digest or 'unknown')[:12]}",
-        )
-    finally:
-        await embedder.aclose()
+    async with open_ollama(settings) as ollama:
+        spec = (await open_embedder(settings, ollama)).spec
+    return Finding(
+        "embedding",
+        "ok",
+        f"{spec.model} at {_addresses(settings)}: {spec.dimension} dimensions, "
+        f"digest {(spec.digest or 'unknown')[:12]}",
+    )
 
 
 async def _generation(settings: "Settings") -> Finding:
     if settings.generation.provider == "none":
         return Finding("generation", "ok", "no language model: answers quote the documents")
-    if find_spec("ollama") is None:
-        raise MissingExtra("answers by Ollama need `pip install 'ragcore[ollama]'`")
-    from ragcore.runtime import open_language_models
+    from ragcore.runtime import open_language_models, open_ollama
 
     generation = settings.generation
     names = ", ".join(dict.fromkeys((generation.model, *generation.models.values())))
-    found = f"ollama:{names} at {_place(settings.ollama.url)}"
-    models = open_language_models(settings, timeout_seconds=_CONNECT_SECONDS)
-    try:
-        await models.require()
-    except ModelMissing as error:
-        return Finding(
-            "generation", "problem", f"{found}: {error}", f"run `ollama pull {error.model}`"
-        )
-    finally:
-        await models.aclose()
-    return Finding("generation", "ok", found)
+    async with open_ollama(settings) as ollama:
+        await open_language_models(settings, ollama).require()
+    return Finding("generation", "ok", f"ollama:{names} at {_addresses(settings)}")
+
+
+def _addresses(settings: "Settings") -> str:
+    return ", ".join(map(_place, settings.ollama.addresses))
 
 
 async def _files(settings: "Settings") -> Finding:

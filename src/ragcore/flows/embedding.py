@@ -48,7 +48,8 @@ class Embedding:
     Documents are looked up by the hash of their text in a cache that all workers share, and stored
     there batch by batch: a job that is killed half-way goes on where it stopped. Questions are kept
     in this process. A model that is away is asked again a few times, then ModelUnavailable is
-    raised. The wrapped model is its owner's to close.
+    raised; where it is known when to ask again, documents wait for that, and questions don't. The
+    wrapped model is its owner's to close.
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class Embedding:
 
     async def _embed_question(self, text: str) -> Vector:
         async def embed(part: str) -> Vector:
-            return await self._ask(lambda: self._embedder.embed_query(part))
+            return await self._ask(lambda: self._embedder.embed_query(part), waits=False)
 
         try:
             return await embed(text)
@@ -175,16 +176,16 @@ class Embedding:
                 raise
             return vector
 
-    async def _ask(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def _ask(self, call: Callable[[], Awaitable[_Result]], *, waits: bool = True) -> _Result:
         """Call the model; what it only fails on with these texts counts as refused.
 
         So a text that crashes the model's process, or a batch that always takes too long, is cut
         up like one that is too long.
         """
         try:
-            return await self._patiently(call)
+            return await self._patiently(call, waits=waits)
         except ModelUnavailable as failure:
-            if await self._answers():
+            if failure.retry_after_seconds is None and await self._answers():
                 raise Rejected(f"it fails on this text alone: {failure}") from failure
             raise
 
@@ -195,11 +196,15 @@ class Embedding:
             return False
         return True
 
-    async def _patiently(self, call: Callable[[], Awaitable[_Result]]) -> _Result:
+    async def _patiently(self, call: Callable[[], Awaitable[_Result]], *, waits: bool) -> _Result:
         for seconds in self._patience.waits():
             try:
                 return await self._once(call)
             except ModelUnavailable as error:
+                if error.retry_after_seconds is not None:
+                    if not waits:
+                        raise
+                    seconds = max(seconds, error.retry_after_seconds)
                 _log.info("asking the embedding model again in %.1f s: %s", seconds, error)
                 await asyncio.sleep(seconds)
         return await self._once(call)

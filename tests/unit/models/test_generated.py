@@ -9,6 +9,7 @@ import pytest
 from fakes.ollama import Chat, End, FakeModel, FakeOllama
 from ragcore.adapters.models.chat import OllamaChats, estimated_tokens
 from ragcore.adapters.models.generated import GeneratedAnswerer, GeneratedCondenser
+from ragcore.adapters.models.ollama_servers import OllamaServers
 from ragcore.adapters.prompts import FilePrompts
 from ragcore.errors import ModelMissing, ModelUnavailable
 from ragcore.model import Answer, Message, Passage, Vector
@@ -63,14 +64,14 @@ async def opened(
     is_strict: bool = False,
     timeout_seconds: float = 0.5,
 ) -> AsyncIterator[Opened]:
+    servers = OllamaServers([url], attempts=1)
     chats = OllamaChats(
-        url=url,
+        servers,
         model=model,
         models=models or {},
         context_tokens=4096,
         temperature=0.0,
         keep_alive="5m",
-        timeout_seconds=timeout_seconds,
     )
     writing = chats.writing(answer_tokens=256, timeout_seconds=timeout_seconds)
     prompts = FilePrompts.read()
@@ -86,7 +87,7 @@ async def opened(
         writing, prompts=prompts, count_tokens=estimated_tokens, max_prompt_tokens=4096 - 256
     )
     yield Opened(chats, answerer, condenser)
-    await chats.aclose()
+    await servers.aclose()
 
 
 @pytest.fixture
@@ -307,7 +308,7 @@ async def test_a_missing_model_of_any_language_is_named(ollama: FakeOllama) -> N
     async with opened(ollama.url, models={"ru": "qwen2.5:7b"}) as it:
         await it.chats.require()
     async with opened(ollama.url, models={"ru": "saiga"}) as it:
-        with pytest.raises(ModelMissing, match="ollama pull saiga"):
+        with pytest.raises(ModelMissing, match="ragcore models pull saiga"):
             await it.chats.require()
 
 

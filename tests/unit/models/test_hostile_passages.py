@@ -12,6 +12,7 @@ from ragcore.adapters.models.bundled import BundledEmbedder
 from ragcore.adapters.models.chat import OllamaChats, estimated_tokens
 from ragcore.adapters.models.extractive import ExtractiveAnswerer
 from ragcore.adapters.models.generated import GeneratedAnswerer
+from ragcore.adapters.models.ollama_servers import OllamaServers
 from ragcore.adapters.prompts import FilePrompts
 from ragcore.model import Answer, Message, Passage
 from ragcore.steps.prompting import Prompt, build_condensing, build_prompt
@@ -120,10 +121,8 @@ def test_attacks_do_not_add_up(texts: list[str]) -> None:
 
 @pytest.fixture(scope="module")
 def ollama() -> Iterator[FakeOllama]:
-    names = ("llama3.2:latest",)
-    with FakeOllama(
-        *(FakeModel(n, architecture="llama", capabilities=["completion"]) for n in names)
-    ) as fake:
+    model = FakeModel("llama3.2:latest", context_length=8192, capabilities=["completion"])
+    with FakeOllama(model) as fake:
         yield fake
 
 
@@ -135,14 +134,14 @@ def extractive() -> ExtractiveAnswerer:
 async def generated(
     ollama: FakeOllama, extractive: ExtractiveAnswerer, *passages: Passage, is_strict: bool = False
 ) -> Answer:
+    servers = OllamaServers([ollama.url], attempts=1)
     chats = OllamaChats(
-        url=ollama.url,
+        servers,
         model="llama3.2",
         models={},
         context_tokens=4096,
         temperature=0.0,
         keep_alive="5m",
-        timeout_seconds=20,
     )
     answerer = GeneratedAnswerer(
         chats.writing(answer_tokens=256, timeout_seconds=20),
@@ -155,7 +154,7 @@ async def generated(
     try:
         return await answerer.answer(QUESTION[passages[0].language or "en"], passages)
     finally:
-        await chats.aclose()
+        await servers.aclose()
 
 
 @pytest.mark.parametrize("language", ["en", "ru"])

@@ -1,119 +1,105 @@
-"""Slots for requests to a remote model."""
-
 import asyncio
+from collections.abc import Callable
 
 import pytest
 
-from ragcore.adapters.models.limiter import RequestLimiter
-from ragcore.errors import ModelUnavailable, Rejected
+from ragcore.adapters.models.limiter import RequestLimiter, Turns
+from ragcore.errors import ModelUnavailable
 
 
-class Request:
-    """One request that holds its slot until it is told how it ended."""
-
-    def __init__(self, limiter: RequestLimiter, *, is_question: bool = False) -> None:
-        self._limiter = limiter
-        self._is_question = is_question
-        self._outcome: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self.has_started = False
-        self.task = asyncio.create_task(self._run())
-
-    async def _run(self) -> None:
-        async with self._limiter.slot(is_question=self._is_question):
-            self.has_started = True
-            await self._outcome
-
-    async def end(self, error: Exception | None = None) -> None:
-        if error is None:
-            self._outcome.set_result(None)
-            await self.task
-        else:
-            self._outcome.set_exception(error)
-            with pytest.raises(type(error)):
-                await self.task
-
-
-async def settle() -> None:
-    for _ in range(5):
+async def settled() -> None:
+    """Let every task run as far as it gets."""
+    for _ in range(10):
         await asyncio.sleep(0)
 
 
-async def test_documents_wait_for_a_free_slot() -> None:
+async def test_a_question_has_a_slot_that_documents_may_not_use() -> None:
     limiter = RequestLimiter(2)
-    requests = [Request(limiter) for _ in range(3)]
-    await settle()
-    assert [request.has_started for request in requests] == [True, True, False]
-    await requests[0].end()
-    await settle()
-    assert requests[2].has_started
-    for request in requests[1:]:
-        await request.end()
+    for _ in range(2):
+        await limiter.acquire(is_question=False)
+    document = asyncio.create_task(limiter.acquire(is_question=False))
+    await limiter.acquire(is_question=True)
+    await settled()
+    assert not document.done()
+    limiter.release(failed=False)  # three of two were held: the document still waits
+    await settled()
+    assert not document.done()
+    limiter.release(failed=False)
+    await document
 
 
-async def test_a_question_waits_for_no_document() -> None:
+async def test_questions_go_before_documents_that_came_first() -> None:
     limiter = RequestLimiter(1)
-    documents = [Request(limiter) for _ in range(2)]
-    question = Request(limiter, is_question=True)
-    await settle()
-    assert question.has_started
-    assert not documents[1].has_started
-    for request in (question, *documents):
-        await request.end()
+    await limiter.acquire(is_question=False)
+    await limiter.acquire(is_question=True)
+    order: list[str] = []
+
+    async def wait(name: str, *, is_question: bool) -> None:
+        await limiter.acquire(is_question=is_question)
+        order.append(name)
+        limiter.release(failed=None)
+
+    waiting = [
+        asyncio.create_task(wait("document", is_question=False)),
+        asyncio.create_task(wait("question", is_question=True)),
+    ]
+    await settled()
+    limiter.release(failed=None)
+    limiter.release(failed=None)
+    await asyncio.gather(*waiting)
+    assert order == ["question", "document"]
 
 
-async def test_waiting_questions_go_before_waiting_documents() -> None:
+async def test_failures_halve_the_slots_and_answers_bring_them_back() -> None:
+    limiter = RequestLimiter(8)
+    for _ in range(2):
+        await limiter.acquire(is_question=False)
+        limiter.release(failed=True)
+    assert limiter.limit == 2
+    await limiter.acquire(is_question=False)
+    limiter.release(failed=None)
+    assert limiter.limit == 2
+    for _ in range(100):
+        await limiter.acquire(is_question=False)
+        limiter.release(failed=False)
+    assert limiter.limit == 8
+
+
+async def test_who_gives_up_waiting_takes_no_slot_along() -> None:
     limiter = RequestLimiter(1)
-    running = [Request(limiter), Request(limiter, is_question=True)]
-    document = Request(limiter)
-    question = Request(limiter, is_question=True)
-    await settle()
-    await running[1].end()
-    await settle()
-    assert (question.has_started, document.has_started) == (True, False)
-    for request in (running[0], question, document):
-        await request.end()
+    await limiter.acquire(is_question=False)
+    waiting = asyncio.create_task(limiter.acquire(is_question=False))
+    await settled()
+    waiting.cancel()
+    await asyncio.gather(waiting, return_exceptions=True)
+    granted = asyncio.create_task(limiter.acquire(is_question=False))
+    await settled()
+    limiter.release(failed=None)
+    granted.cancel()  # in the moment in which the slot was granted
+    await asyncio.gather(granted, return_exceptions=True)
+    await limiter.acquire(is_question=False)
 
 
-async def test_failures_take_slots_away_and_answers_bring_them_back() -> None:
-    limiter = RequestLimiter(4)
-    for _ in range(3):
-        request = Request(limiter)
-        await settle()
-        await request.end(ModelUnavailable("away"))
-    assert limiter.limit == 1
-    for _ in range(20):
-        request = Request(limiter)
-        await settle()
-        await request.end()
-    assert limiter.limit == 4
+class Full:
+    """Shared slots of which none is ever free."""
+
+    async def acquire(self, resource: str, *, most: int, is_question: bool) -> Callable[[], None]:
+        await asyncio.Event().wait()
+        raise AssertionError("unreachable")
 
 
-async def test_a_refused_text_says_nothing_about_the_server() -> None:
-    limiter = RequestLimiter(4)
-    request = Request(limiter)
-    await settle()
-    await request.end(Rejected("too long"))
-    assert limiter.limit == 4
+async def test_a_question_that_waits_too_long_for_others_is_told_so() -> None:
+    turns = Turns(most=1, patience_seconds=0.01, shared=Full())
+    for _ in range(3):  # the slot of this process is given back each time
+        with pytest.raises(ModelUnavailable, match="busy with others") as refused:
+            await turns.take("llama3.2", most=1, is_question=True)
+        assert refused.value.retry_after_seconds == 5
 
 
-async def test_who_is_cancelled_while_waiting_leaves_no_gap() -> None:
-    limiter = RequestLimiter(1)
-    first, second, third = (Request(limiter) for _ in range(3))
-    await settle()
-    second.task.cancel()
-    await settle()
-    await first.end()
-    await settle()
-    assert third.has_started
-    await third.end()
-
-
-async def test_who_is_cancelled_when_its_turn_comes_gives_it_away() -> None:
-    limiter = RequestLimiter(1)
-    async with limiter.slot(is_question=False):
-        second, third = Request(limiter), Request(limiter)
-        await settle()
-    second.task.cancel()  # it was given the slot just now, and has not run since
-    await settle()
-    assert (second.has_started, third.has_started) == (False, True)
-    await third.end()
+async def test_models_do_not_wait_for_one_another() -> None:
+    turns = Turns(most=1, patience_seconds=10)
+    await turns.take("llama3.2", most=1, is_question=False)
+    turn = await turns.take("bge-m3", most=1, is_question=False)
+    turn.end(failed=False)
+    turn.end(failed=False)  # only the first counts
+    await turns.take("bge-m3", most=1, is_question=False)

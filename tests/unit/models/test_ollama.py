@@ -1,6 +1,5 @@
 """The Ollama embedder against a fake server that speaks the real protocol."""
 
-import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,7 +11,17 @@ from tokenizers import Tokenizer, models, pre_tokenizers
 
 from fakes.ollama import FakeModel, FakeOllama
 from ragcore.adapters.models.ollama import OllamaEmbedder
-from ragcore.errors import ModelUnavailable, NotConfigured, Rejected
+from ragcore.adapters.models.ollama_servers import OllamaServers
+from ragcore.errors import (
+    ContextOverflow,
+    ModelMissing,
+    ModelOutOfMemory,
+    ModelTimeout,
+    ModelUnavailable,
+    NotConfigured,
+    RagError,
+    Rejected,
+)
 from ragcore.flows.embedding import Embedding, Patience
 
 V2 = "nomic-embed-text-v2-moe"
@@ -35,22 +44,26 @@ def server() -> Iterator[FakeOllama]:
 @pytest.fixture
 def ollama(server: FakeOllama) -> FakeOllama:
     """The same server with nothing remembered and nothing broken."""
-    server.requests.clear()
-    server.failures.clear()
-    server.poison = None
-    server.most_at_once = 0
+    server.forget()
     return server
+
+
+@asynccontextmanager
+async def serving(url: str) -> AsyncIterator[OllamaServers]:
+    """The way to a server; requests are tried once."""
+    servers = OllamaServers([url], attempts=1, failures=1000)
+    try:
+        yield servers
+    finally:
+        await servers.aclose()
 
 
 @asynccontextmanager
 async def opened(
     ollama: FakeOllama, model: str | None = None, **options: Any
 ) -> AsyncIterator[OllamaEmbedder]:
-    embedder = await OllamaEmbedder.open(url=ollama.url, model=model, **options)
-    try:
-        yield embedder
-    finally:
-        await embedder.aclose()
+    async with serving(ollama.url) as servers:
+        yield await OllamaEmbedder.open(servers, model=model, **options)
 
 
 # --- what a model is -----------------------------------------------------------------------
@@ -93,19 +106,22 @@ async def test_the_caller_knows_better(ollama: FakeOllama) -> None:
 
 
 async def test_a_missing_model_comes_with_the_command_that_pulls_it(ollama: FakeOllama) -> None:
-    with pytest.raises(ModelUnavailable, match="ollama pull all-minilm"):
-        await OllamaEmbedder.open(url=ollama.url, model="all-minilm")
+    with pytest.raises(ModelMissing, match="ragcore models pull all-minilm") as missing:
+        async with opened(ollama, "all-minilm"):
+            pass
+    assert missing.value.model == "all-minilm"
 
 
 async def test_a_language_model_is_not_an_embedding_model(ollama: FakeOllama) -> None:
     with pytest.raises(NotConfigured, match=r"llama3\.2"):
-        await OllamaEmbedder.open(url=ollama.url, model="llama3.2")
+        async with opened(ollama, "llama3.2"):
+            pass
 
 
 async def test_a_server_that_is_away_is_named(unused_tcp_port: int) -> None:
-    url = f"http://127.0.0.1:{unused_tcp_port}"
-    with pytest.raises(ModelUnavailable, match=url):
-        await OllamaEmbedder.open(url=url)
+    async with serving(f"http://127.0.0.1:{unused_tcp_port}") as servers:
+        with pytest.raises(ModelUnavailable, match=f"127.0.0.1:{unused_tcp_port} is away"):
+            await OllamaEmbedder.open(servers)
 
 
 # --- prefixes and tokens -------------------------------------------------------------------
@@ -151,7 +167,7 @@ async def test_a_tokenizer_file_counts_exactly(ollama: FakeOllama, tmp_path: Pat
 async def test_a_text_over_the_limit_is_refused_before_it_is_sent(ollama: FakeOllama) -> None:
     async with opened(ollama) as embedder:
         ollama.requests.clear()
-        with pytest.raises(Rejected, match="over the 512"):
+        with pytest.raises(ContextOverflow, match="over the 512"):
             await embedder.embed_documents(["short", "long " * 600])
     assert ollama.embedded == []
 
@@ -162,14 +178,16 @@ async def test_a_text_over_the_limit_is_refused_before_it_is_sent(ollama: FakeOl
 @pytest.mark.parametrize(
     ("status", "message", "expected"),
     [
-        (400, "the input length exceeds the context length", Rejected),
+        (400, "the input length exceeds the context length", ContextOverflow),
         (500, "failed to encode response: json: unsupported value: NaN", Rejected),
-        (500, "input is too large to process. increase the physical batch size", Rejected),
+        (500, "input is too large to process. increase the physical batch size", ContextOverflow),
         (500, "llama runner process has terminated", ModelUnavailable),
+        (500, "model requires more system memory (5 GiB) than is available", ModelOutOfMemory),
+        (500, "llama runner process has terminated: cudaMalloc failed", ModelOutOfMemory),
         (503, "server busy, please try again. maximum pending requests exceeded", ModelUnavailable),
         (429, "too many requests", ModelUnavailable),
         (401, "unauthorized", NotConfigured),
-        (404, 'model "x" not found, try pulling it first', ModelUnavailable),
+        (404, 'model "x" not found, try pulling it first', ModelMissing),
     ],
 )
 async def test_failures_are_told_apart(
@@ -177,15 +195,16 @@ async def test_failures_are_told_apart(
 ) -> None:
     async with opened(ollama) as embedder:
         ollama.fail(status, message)
-        with pytest.raises(expected):
+        with pytest.raises(RagError) as told:
             await embedder.embed_documents(["text"])
+        assert type(told.value) is expected
         await embedder.embed_documents(["text"])
 
 
 async def test_a_server_that_hangs_is_unavailable(ollama: FakeOllama) -> None:
     async with opened(ollama, timeout_seconds=0.2) as embedder:
         ollama.hang(1.0)
-        with pytest.raises(ModelUnavailable, match="did not answer in time"):
+        with pytest.raises(ModelTimeout, match="did not answer in time"):
             await embedder.embed_query("question")
 
 
@@ -208,14 +227,3 @@ async def test_poison_and_excess_harm_no_other_text_of_a_document(ollama: FakeOl
     np.testing.assert_allclose(vectors[:-2], expected, atol=1e-5)
     np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-5)
     assert len(warnings) == 2
-
-
-async def test_a_server_under_strain_gets_fewer_requests_at_once(ollama: FakeOllama) -> None:
-    async with opened(ollama, concurrency=4) as embedder:
-        ollama.fail(503, "server busy, please try again", times=3)
-        for _ in range(3):
-            with pytest.raises(ModelUnavailable):
-                await embedder.embed_documents(["text"])
-        ollama.most_at_once = 0
-        await asyncio.gather(*(embedder.embed_documents([f"text {n}"]) for n in range(3)))
-    assert ollama.most_at_once <= 2

@@ -9,6 +9,7 @@ import pytest
 
 from fakes.ollama import Chat, FakeModel, FakeOllama
 from ragcore.adapters.models.chat import OllamaChats, estimated_tokens
+from ragcore.adapters.models.ollama_servers import OllamaServers
 from ragcore.adapters.models.reranking import CrossEncoderReranker, ModelReranker
 from ragcore.adapters.models.rewriting import GeneratedRewriter
 from ragcore.adapters.prompts import FilePrompts
@@ -24,7 +25,7 @@ PASSAGES = [
 @pytest.fixture(scope="module")
 def server() -> Iterator[FakeOllama]:
     names = ("llama3.2:latest", "marks:latest")
-    models = [FakeModel(n, architecture="llama", capabilities=["completion"]) for n in names]
+    models = [FakeModel(n, context_length=8192, capabilities=["completion"]) for n in names]
     with FakeOllama(*models) as fake:
         yield fake
 
@@ -39,18 +40,18 @@ def ollama(server: FakeOllama) -> FakeOllama:
 
 @asynccontextmanager
 async def opened(ollama: FakeOllama) -> AsyncIterator[OllamaChats]:
+    servers = OllamaServers([ollama.url], attempts=1)
     chats = OllamaChats(
-        url=ollama.url,
+        servers,
         model="llama3.2",
         models={},
         besides=("marks",),
         context_tokens=4096,
         temperature=0.0,
         keep_alive="5m",
-        timeout_seconds=20,
     )
     yield chats
-    await chats.aclose()
+    await servers.aclose()
 
 
 @pytest.fixture

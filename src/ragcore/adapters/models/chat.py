@@ -1,17 +1,23 @@
 """Language models as answers are made with them: words as they come, and our errors."""
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
-from ragcore.errors import MissingExtra, ModelMissing, ModelUnavailable, Rejected
+from ragcore.adapters.models.ollama_servers import OllamaServers
+from ragcore.errors import ContextOverflow, ModelTimeout, ModelUnavailable, Rejected
 from ragcore.model import Message, Usage
 
 if TYPE_CHECKING:
     from llama_index.core.llms import LLM
+
+_REFUSALS: Final = (400, 413, 422)
+_SILENCE: Final = 0.95
+"""Of the time for an answer, what a server may keep silent: so it is the server that is late then,
+which is remembered of it, and not the reader who leaves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,12 +30,22 @@ class Written:
     """It would have gone on: it had written as many tokens as it may."""
 
 
+Check = Callable[[Sequence[Message]], Awaitable[None]]
+"""Raises ContextOverflow for messages that a model can't read."""
+
+
 class ChatModel:
     """One LlamaIndex language model."""
 
-    def __init__(self, llm: "LLM", *, name: str, timeout_seconds: float) -> None:
-        """`name` is the one shown; `timeout_seconds` limit a whole answer, from its asking."""
+    def __init__(
+        self, llm: "LLM", *, name: str, timeout_seconds: float, check: Check | None = None
+    ) -> None:
+        """`name` is the one shown; `timeout_seconds` limit a whole answer, from its asking.
+
+        `check` looks at messages before they are sent.
+        """
         self.name = name
+        self._check = check
         self._llm = llm
         self._timeout_seconds = timeout_seconds
 
@@ -46,19 +62,23 @@ class ChatModel:
         writing = _Writing(on_text)
         try:
             async with asyncio.timeout(self._timeout_seconds):
+                if self._check is not None:
+                    await self._check(messages)
                 await self._stream(messages, writing)
         except TimeoutError as error:
-            raise ModelUnavailable(
+            raise ModelTimeout(
                 f"{self.name} did not answer within {self._timeout_seconds:g} s"
             ) from error
         except (HTTPError, OSError, ValueError) as error:  # ValueError: no JSON, or another's
             raise ModelUnavailable(f"{self.name} did not answer: {error!r}") from error
         except Exception as error:  # anybody's model, whose refusals share a status and no class
             if (status := getattr(error, "status_code", None)) is None:
-                raise  # not an answer of the server's: a bug
+                raise  # not an answer of the server's: an error of ours, or a bug
             if status == 404:
                 raise ModelUnavailable(f"{self.name} is not there: {error}") from error
-            raise Rejected(f"{self.name} refused: {error}") from error
+            if status in _REFUSALS:
+                raise Rejected(f"{self.name} refused: {error}") from error
+            raise ModelUnavailable(f"{self.name} failed: {error}") from error
         return writing.end(self.name)
 
     async def _stream(self, messages: Sequence[Message], writing: "_Writing") -> None:
@@ -119,12 +139,12 @@ class ChatModels:
 
 
 class OllamaChats:
-    """Language models of one Ollama server over one client; connects with the first question."""
+    """Language models of Ollama; connects with the first question."""
 
     def __init__(
         self,
+        servers: OllamaServers,
         *,
-        url: str,
         model: str,
         models: Mapping[str, str],
         collection_models: Mapping[str, str] = MappingProxyType({}),
@@ -132,18 +152,13 @@ class OllamaChats:
         context_tokens: int,
         temperature: float,
         keep_alive: str,
-        timeout_seconds: float,
     ) -> None:
         """`models` and `collection_models`: others than `model`, by language and by collection.
 
-        `besides`: those that `writing` will be asked for by their names. Raises MissingExtra
-        without the extra.
+        `besides`: those that `writing` will be asked for by their names. `servers` stay their
+        owner's to close.
         """
-        try:
-            from ollama import AsyncClient
-        except ImportError as error:
-            raise MissingExtra("answers by Ollama need `pip install 'ragcore[ollama]'`") from error
-        self._url = url
+        self._servers = servers
         self._model = model
         self._models = models
         self._collection_models = collection_models
@@ -151,7 +166,8 @@ class OllamaChats:
         self._context_tokens = context_tokens
         self._temperature = temperature
         self._keep_alive = _seconds_or_duration(keep_alive)
-        self._client = AsyncClient(host=url, timeout=timeout_seconds)
+        self._contexts: dict[str, int] = {}
+        """What models were built for, as far as their servers were asked."""
 
     def writing(
         self, *, answer_tokens: int, timeout_seconds: float, model: str | None = None
@@ -162,8 +178,15 @@ class OllamaChats:
         """
 
         def named(model: str) -> ChatModel:
-            llm = self._llm(model, answer_tokens, timeout_seconds)
-            return ChatModel(llm, name=f"ollama:{model}", timeout_seconds=timeout_seconds)
+            async def check(messages: Sequence[Message]) -> None:
+                await self._require_room(model, messages, answer_tokens)
+
+            return ChatModel(
+                self._llm(model, answer_tokens, timeout_seconds),
+                name=f"ollama:{model}",
+                timeout_seconds=timeout_seconds,
+                check=check,
+            )
 
         if model is not None:
             return ChatModels(named(model))
@@ -174,39 +197,51 @@ class OllamaChats:
         )
 
     async def require(self) -> None:
-        """Raise ModelMissing for the first model the server lacks, ModelUnavailable without it."""
-        import httpx
-        import ollama
-
+        """Raise ModelMissing for the first model no server has, ModelUnavailable without one."""
         others = (*self._models.values(), *self._collection_models.values(), *self._besides)
         for model in dict.fromkeys((self._model, *others)):
-            try:
-                await self._client.show(model)
-            except ollama.ResponseError as error:
-                if error.status_code == 404:
-                    raise ModelMissing(
-                        f"Ollama has no model {model!r}: run `ollama pull {model}`", model=model
-                    ) from error
-                raise ModelUnavailable(f"Ollama failed: {error}") from error
-            except (httpx.HTTPError, OSError) as error:
-                raise ModelUnavailable(f"Ollama is away: {error!r}") from error
+            await self._servers.show(model)
 
-    async def aclose(self) -> None:
-        """Close the connections to the server. Safe to repeat."""
-        await self._client.close()  # type: ignore[no-untyped-call]
+    async def _require_room(
+        self, model: str, messages: Sequence[Message], answer_tokens: int
+    ) -> None:
+        """Raise ContextOverflow for what Ollama would cut off at its beginning, in silence.
+
+        Tokens are estimated, and rather too many: what passes does fit.
+        """
+        context = min(self._context_tokens, await self._built_for(model))
+        tokens = sum(estimated_tokens(message.content) for message in messages) + answer_tokens
+        if tokens > context:
+            raise ContextOverflow(
+                f"a prompt and an answer of up to {tokens} tokens are over the {context} that "
+                f"{model!r} reads: set RAGCORE_GENERATION__CONTEXT_TOKENS={context}, or less"
+            )
+
+    async def _built_for(self, model: str) -> int:
+        """Return the longest context of a model; while nobody tells, that of the settings."""
+        if model not in self._contexts:
+            try:
+                shown = await self._servers.show(model)
+            except ModelUnavailable:
+                return self._context_tokens  # the question itself will tell what is wrong
+            facts = shown.facts.get("model_info") or {}
+            told = [n for key, n in facts.items() if key.endswith(".context_length")]
+            self._contexts[model] = int(told[0]) if told else self._context_tokens
+        return self._contexts[model]
 
     def _llm(self, model: str, answer_tokens: int, timeout_seconds: float) -> "LLM":
         from llama_index.llms.ollama import Ollama
 
+        client = self._servers.client(is_question=True, timeout_seconds=_SILENCE * timeout_seconds)
         return Ollama(
             model=model,
-            base_url=self._url,
+            base_url=str(self._servers.endpoints[0].url),
             request_timeout=timeout_seconds,
             context_window=self._context_tokens,
             temperature=self._temperature,
             keep_alive=self._keep_alive,
             additional_kwargs={"num_predict": answer_tokens},
-            async_client=self._client,
+            async_client=client,
         )
 
 

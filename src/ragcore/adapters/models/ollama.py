@@ -1,23 +1,28 @@
-"""Embedding models behind an Ollama server, by LlamaIndex's `OllamaEmbedding`."""
+"""Embedding models behind Ollama, by LlamaIndex's `OllamaEmbedding`."""
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import httpx
 import numpy as np
 
 from ragcore.adapters.models import e5_file, tokenizers
 from ragcore.adapters.models.known_models import KnownModel, known_model
-from ragcore.adapters.models.limiter import RequestLimiter
-from ragcore.errors import MissingExtra, ModelUnavailable, NotConfigured, Rejected
+from ragcore.adapters.models.ollama_servers import OllamaServers
+from ragcore.errors import (
+    ContextOverflow,
+    MissingExtra,
+    ModelUnavailable,
+    NotConfigured,
+    Rejected,
+)
 from ragcore.model import EmbeddingSpec, Vector, Vectors
 
 if TYPE_CHECKING:
+    import ollama
     from llama_index.embeddings.ollama import OllamaEmbedding
 
 DEFAULT_MODEL = "nomic-embed-text-v2-moe"
@@ -25,52 +30,45 @@ DEFAULT_MODEL = "nomic-embed-text-v2-moe"
 
 _ONE_REQUEST = 2048  # texts; LlamaIndex's own limit of a batch
 _UNKNOWN_MAX_TOKENS = 512
-# Answers of status 500 that are about the text, not about the server's health.
-_TEXT_AT_FAULT = re.compile(r"NaN|context length|exceeds|too large to process", re.IGNORECASE)
 
 
 class OllamaEmbedder:
-    """One model of an Ollama server as `ports.Embedder`; made by `open`.
+    """One model of Ollama as `ports.Embedder`; made by `open`.
 
-    It belongs to the event loop it was opened on. Requests are not repeated here: the caller
-    (`flows.embedding`) decides that. Texts over the model's limit are refused before they are sent,
-    where their tokens can be counted exactly; otherwise the server's own refusal is passed on.
+    Texts over the model's limit are refused before they are sent, where their tokens can be counted
+    exactly; otherwise the server is told to refuse them rather than to cut them off in silence. The
+    model is used only at addresses where it is the very same one.
     """
 
-    def __init__(
-        self, client: "OllamaEmbedding", *, spec: EmbeddingSpec, counter: str, concurrency: int
-    ) -> None:
+    def __init__(self, client: "OllamaEmbedding", *, spec: EmbeddingSpec, counter: str) -> None:
         self.counter_name = counter
         """The token counter that fits, for `tokenizers.load_counter`."""
         self._client = client
         self._spec = spec
-        self._limiter = RequestLimiter(concurrency)
 
     @classmethod
     async def open(
         cls,
+        servers: OllamaServers,
         *,
-        url: str,
         model: str | None = None,
         query_prefix: str | None = None,
         document_prefix: str | None = None,
         tokenizer_file: Path | None = None,
         max_tokens: int | None = None,
         timeout_seconds: float = 60.0,
-        concurrency: int = 4,
     ) -> "OllamaEmbedder":
-        """Ask the server about the model; what is given here overrides what it and we know.
+        """Ask about the model; what is given here overrides what its server and we know.
 
-        Raises MissingExtra without the integration, ModelUnavailable when the server is away or
-        lacks the model (the message says how to pull it), NotConfigured for one that can't embed.
+        `servers` stay their owner's to close. Raises MissingExtra without the integration,
+        ModelMissing when none has the model (the message says how to pull it), ModelUnavailable
+        when all are away, NotConfigured for a model that can't embed.
         """
         name = model or DEFAULT_MODEL
-        client = await asyncio.to_thread(_client, url, name, timeout_seconds)
-        try:
-            described = await _describe(client)
-        except BaseException:
-            await _close(client)
-            raise
+        client = await asyncio.to_thread(_client, servers, name, timeout_seconds)
+        described = await _describe(servers, client, timeout_seconds)
+        if described.digest is not None:
+            servers.pin(name, described.digest)
         known = known_model(name)
         expected = known or KnownModel(max_tokens=_UNKNOWN_MAX_TOKENS)
         spec = EmbeddingSpec(
@@ -85,7 +83,7 @@ class OllamaEmbedder:
             languages=expected.languages,
         )
         counter = await asyncio.to_thread(_counter_name, expected, tokenizer_file)
-        return cls(client, spec=spec, counter=counter, concurrency=concurrency)
+        return cls(client, spec=spec, counter=counter)
 
     @property
     def spec(self) -> EmbeddingSpec:
@@ -100,30 +98,28 @@ class OllamaEmbedder:
             return np.empty((0, self._spec.dimension), np.float32)
         await asyncio.to_thread(self._refuse_long, texts)
         prefixed = [self._spec.document_prefix + tokenizers.cleaned(text) for text in texts]
-        async with self._limiter.slot(is_question=False):
-            return await self._answer(
-                lambda: self._client.aget_text_embedding_batch(prefixed), len(texts)
-            )
+        return await self._answer(
+            lambda: self._client.aget_text_embedding_batch(prefixed), len(texts)
+        )
 
     async def embed_query(self, text: str) -> Vector:
         prefixed = self._spec.query_prefix + tokenizers.cleaned(text)
-        async with self._limiter.slot(is_question=True):
 
-            async def ask() -> list[list[float]]:
-                return [await self._client.aget_query_embedding(prefixed)]
+        async def ask() -> list[list[float]]:
+            return [await self._client.aget_query_embedding(prefixed)]
 
-            vectors = await self._answer(ask, 1)
-            return np.asarray(vectors[0], np.float32)
+        vectors = await self._answer(ask, 1)
+        return np.asarray(vectors[0], np.float32)
 
     async def aclose(self) -> None:
-        await _close(self._client)
+        """Do nothing: the servers are their owner's to close."""
 
     def _refuse_long(self, texts: Sequence[str]) -> None:
         if self.counter_name == "bytes":
             return
         for text in texts:
             if (tokens := self.count_tokens(text)) > self._spec.max_tokens:
-                raise Rejected(
+                raise ContextOverflow(
                     f"a text of {tokens} tokens is over the {self._spec.max_tokens} that "
                     f"{self._spec.model!r} reads: lower RAGCORE_CHUNKING__MAX_TOKENS"
                 )
@@ -131,8 +127,13 @@ class OllamaEmbedder:
     async def _answer(
         self, ask: Callable[[], Awaitable[list[list[float]]]], expected: int
     ) -> Vectors:
-        with _translated(self._client):
+        try:
             answer = await ask()
+        except ValueError as error:  # no JSON, or another's
+            raise ModelUnavailable(
+                f"{self._spec.model!r} answered with what is no embedding ({error}): is what "
+                "RAGCORE_OLLAMA__URL names an Ollama?"
+            ) from error
         vectors = np.array(answer, np.float32)
         if vectors.shape != (expected, self._spec.dimension):
             raise Rejected(
@@ -157,48 +158,59 @@ class _Description:
     context_length: int
 
 
-def _client(url: str, model: str, timeout_seconds: float) -> "OllamaEmbedding":
+def _client(servers: OllamaServers, model: str, timeout_seconds: float) -> "OllamaEmbedding":
     try:
         from llama_index.embeddings.ollama import OllamaEmbedding
     except ImportError as error:
         raise MissingExtra(
             "embedding with Ollama needs its integration: pip install 'ragcore[ollama]'"
         ) from error
+
+    class BalancedEmbedding(OllamaEmbedding):
+        """LlamaIndex's class over clients of ours, and with nothing cut off in silence."""
+
+        async def aget_general_text_embeddings(self, texts: list[str]) -> list[list[float]]:
+            return await _embed(documents, model, texts)
+
+        async def aget_general_text_embedding(self, prompt: str) -> list[float]:
+            return (await _embed(questions, model, [prompt]))[0]
+
+    documents = servers.client(is_question=False, timeout_seconds=timeout_seconds)
+    questions = servers.client(is_question=True, timeout_seconds=timeout_seconds)
     # Prefixes are put before the texts by us: the class would add a space of its own to them.
-    return OllamaEmbedding(
+    # Clients of its own, which nobody uses, it makes all the same: from certificates that are
+    # loaded already.
+    return BalancedEmbedding(
         model_name=model,
-        base_url=url,
+        base_url=str(servers.endpoints[0].url),
         embed_batch_size=_ONE_REQUEST,
-        client_kwargs={"timeout": timeout_seconds},
+        client_kwargs={"verify": servers.verify},
     )
 
 
-async def _describe(client: "OllamaEmbedding") -> _Description:
-    server = client._async_client  # the only way to the connection that LlamaIndex opened
-    with _translated(client):
-        shown = await server.show(client.model_name)
-        listed = await server.list()
-    if shown.capabilities and "embedding" not in shown.capabilities:
+async def _embed(client: "ollama.AsyncClient", model: str, texts: list[str]) -> list[list[float]]:
+    answer = await client.embed(model=model, input=texts, truncate=False)
+    return [list(vector) for vector in answer.embeddings]
+
+
+async def _describe(
+    servers: OllamaServers, client: "OllamaEmbedding", timeout_seconds: float
+) -> _Description:
+    name = client.model_name
+    shown = await servers.show(name)
+    capabilities = shown.facts.get("capabilities")
+    if capabilities and "embedding" not in capabilities:
         raise NotConfigured(
-            f"the Ollama model {client.model_name!r} can't embed, it can {shown.capabilities!r}: "
+            f"the Ollama model {name!r} can't embed, it can {capabilities!r}: "
             f"set RAGCORE_EMBEDDING__MODEL to an embedding model such as {DEFAULT_MODEL!r}"
         )
-    facts = dict(shown.modelinfo or {})
-    names = {client.model_name, f"{client.model_name}:latest"}
-    digests = [model.digest for model in listed.models if model.model in names]
-    return _Description(
-        digest=digests[0] if digests else None,
-        dimension=await _dimension(client, facts),
-        context_length=_context_length(facts, shown.parameters or ""),
-    )
-
-
-async def _dimension(client: "OllamaEmbedding", facts: Mapping[str, Any]) -> int:
+    facts = dict(shown.facts.get("model_info") or {})
     told = _fact(facts, "embedding_length")
-    if told is not None:
-        return told
-    with _translated(client):
-        return len(await client.aget_query_embedding("dimension"))
+    return _Description(
+        digest=shown.digest,
+        dimension=told or len(await client.aget_query_embedding("dimension")),
+        context_length=_context_length(facts, shown.facts.get("parameters") or ""),
+    )
 
 
 def _context_length(facts: Mapping[str, Any], parameters: str) -> int:
@@ -225,39 +237,3 @@ def _counter_name(model: KnownModel, tokenizer_file: Path | None) -> str:
             return "bytes"
         return "bundled"
     return "bytes"
-
-
-async def _close(client: "OllamaEmbedding") -> None:
-    # LlamaIndex offers no way to close what it opened; ollama leaves both methods without types.
-    await client._async_client.close()  # type: ignore[no-untyped-call]
-    client._client.close()  # type: ignore[no-untyped-call]
-
-
-@contextmanager
-def _translated(client: "OllamaEmbedding") -> Iterator[None]:
-    """Turn the client's errors into ours; programming errors pass through."""
-    import ollama
-
-    where = f"Ollama at {client.base_url!r}"
-    try:
-        yield
-    except ollama.ResponseError as error:
-        raise _response_error(error, client.model_name, where) from error
-    except (httpx.TransportError, ConnectionError) as error:
-        reason = (
-            "did not answer in time" if isinstance(error, httpx.TimeoutException) else "is away"
-        )
-        raise ModelUnavailable(
-            f"{where} {reason} ({error!r}): start it, or set RAGCORE_OLLAMA__URL"
-        ) from error
-
-
-def _response_error(error: Any, model: str, where: str) -> Exception:
-    status: int = error.status_code
-    if status == 404:
-        return ModelUnavailable(f"{where} has no model {model!r}: run `ollama pull {model}`")
-    if status in (400, 413) or (status == 500 and _TEXT_AT_FAULT.search(error.error)):
-        return Rejected(f"{where} refused the text for {model!r}: {error.error}")
-    if status == 429 or status >= 500:
-        return ModelUnavailable(f"{where} failed with {status}: {error.error}; look into its log")
-    return NotConfigured(f"{where} answered {status}: {error.error}; check RAGCORE_OLLAMA__URL")
