@@ -37,7 +37,7 @@ QUESTION = "When does the last ferry leave on Sundays?"
 @pytest.fixture(scope="module")
 def scripted() -> Iterator[FakeOllama]:
     names = ("llama3.2:latest", "marks:latest", "city-model:latest")
-    models = [FakeModel(n, architecture="llama", capabilities=["completion"]) for n in names]
+    models = [FakeModel(n, context_length=8192, capabilities=["completion"]) for n in names]
     with FakeOllama(*models) as fake:
         yield fake
 
