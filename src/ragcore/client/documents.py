@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import replace
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from ragcore.client.bodies import JsonBody, json_text
 from ragcore.client.caller import Caller, get, json_of, query_of, segment
@@ -17,7 +17,10 @@ from ragcore.client.values import (
     document_detail_of,
     made,
 )
-from ragcore.model import DeletionReceipt, Document, PageImage
+from ragcore.model import DeletionReceipt, Document, Job, PageImage
+
+_FETCH_SECONDS: Final = 300.0
+"""For a server that is slow to send its page."""
 
 
 class Documents(Caller):
@@ -65,6 +68,23 @@ class Documents(Caller):
         return document_detail_of(
             (yield from self._told(get(_path(document_id), collection=collection)))
         )
+
+    @call
+    def refresh(self, document_id: str, *, collection: str | None = None) -> Steps[Job]:
+        """Have the URL that a document came from fetched again, and return the job of it.
+
+        What has not changed there costs next to nothing. Raises DocumentNotFound, InvalidInput for
+        a document of no URL, ForbiddenUrl, SourceUnavailable …
+        """
+        request = Request(
+            "POST",
+            f"{_path(document_id)}/refresh",
+            query=query_of({"collection": collection}),
+            is_repeatable=True,
+            answer_seconds=max(self.timeout_seconds, _FETCH_SECONDS),
+        )
+        told = yield from self._told(request)
+        return made(Job, told["jobs"][0])
 
     @call
     def update(

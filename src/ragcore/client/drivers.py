@@ -340,7 +340,7 @@ def _built(http: httpx.Client | httpx.AsyncClient, asked: Request) -> httpx.Requ
         headers["Content-Length"] = str(asked.body.length)
     timeout = http.timeout
     if asked.answer_seconds is not None:
-        timeout = httpx.Timeout(timeout, read=asked.answer_seconds)
+        timeout = httpx.Timeout(**{**timeout.as_dict(), "read": asked.answer_seconds})
     return http.build_request(
         asked.method, asked.path, params=asked.query, headers=headers, timeout=timeout
     )

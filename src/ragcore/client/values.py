@@ -204,7 +204,8 @@ def made(kind: type[T], told: Any, **how: Callable[[Any], Any]) -> T:
     given = _object(told)
     fields = {}
     try:
-        for name, make in _makers(kind).items():
+        hashable: Any = kind  # mypy takes a type[T] for one that is not
+        for name, make in _makers(hashable).items():
             if name in how:
                 fields[name] = how[name](given.get(name))
             elif name in given:
