@@ -54,6 +54,7 @@ class Chat:
             model=self.model,
             choices=[ChoiceOut(message=ChatMessageOut(content=content))],
             usage=usage_of(answer.usage),
+            trace_id=answer.trace_id,
         )
 
 
@@ -92,19 +93,27 @@ class ChatStream:
                 yield _event("source", source)
         elif sources := sources_of(answer, language=self._chat.language):
             yield self._piece({"content": sources})
-        yield self._piece({}, finish_reason="stop")
+        yield self._piece({}, finish_reason="stop", trace_id=answer.trace_id)
         if self._includes_usage:
             yield self._line([], usage=usage_of(answer.usage).model_dump())
         yield ServerSentEvent("[DONE]", sep="\n")
 
     def _piece(
-        self, delta: Mapping[str, str], *, finish_reason: str | None = None
+        self,
+        delta: Mapping[str, str],
+        *,
+        finish_reason: str | None = None,
+        trace_id: str | None = None,
     ) -> ServerSentEvent:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-        return self._line([choice], usage=None)
+        return self._line([choice], usage=None, trace_id=trace_id)
 
     def _line(
-        self, choices: Iterable[Mapping[str, Any]], *, usage: Mapping[str, int] | None
+        self,
+        choices: Iterable[Mapping[str, Any]],
+        *,
+        usage: Mapping[str, int] | None,
+        trace_id: str | None = None,
     ) -> ServerSentEvent:
         chunk = {
             "id": self._chat.id,
@@ -113,7 +122,8 @@ class ChatStream:
             "model": self._chat.model,
             "choices": choices,
         }
-        return _line(chunk | ({"usage": usage} if self._includes_usage else {}))
+        traced = {} if trace_id is None else {"trace_id": trace_id}
+        return _line(chunk | traced | ({"usage": usage} if self._includes_usage else {}))
 
 
 def _line(data: Mapping[str, Any]) -> ServerSentEvent:

@@ -28,6 +28,7 @@ from ragcore.errors import (
     RateLimited,
     Rejected,
     StorageFull,
+    TracingOff,
     Unauthenticated,
     Unavailable,
     UnfitModel,
@@ -53,6 +54,7 @@ STATUS: dict[type[RagError], HTTPStatus] = {
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     Unsupported: HTTPStatus.INTERNAL_SERVER_ERROR,
     MissingExtra: HTTPStatus.NOT_IMPLEMENTED,
+    TracingOff: HTTPStatus.NOT_IMPLEMENTED,
     RagError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """The nearest ancestor of an error decides."""

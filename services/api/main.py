@@ -39,6 +39,7 @@ from ragcore_api.routes import (
     collections,
     convert,
     documents,
+    feedback,
     health,
     ingest,
     jobs,
@@ -114,7 +115,8 @@ def create_app(settings: Settings, *, is_stopping: Callable[[], bool] = lambda: 
     _add_middleware(app, settings, metrics)
     # In this order a path is looked for: questions are asked most often.
     for module in (
-        questions, openai, documents, ingest, convert, jobs, collections, keys, audit, health
+        questions, openai, documents, ingest, convert, jobs, collections, feedback, keys, audit,
+        health,
     ):  # fmt: skip
         app.include_router(module.router)
     app.router.routes.append(mcp.route)

@@ -27,6 +27,7 @@ from ragcore.errors import RagError
 from ragcore.logs import about
 from ragcore.model import Scope
 from ragcore.rag import Rag
+from ragcore_api.asking import asker_of
 from ragcore_api.deps import Caller, caller_with
 from ragcore_api.errors import INTERNAL, is_secret, status_of
 from ragcore_api.routes.ingest import Intake
@@ -209,12 +210,14 @@ class Tools:
             collection=self._collection(caller, collection),
             top_k=top_k,
             filters=filters,
+            asker=asker_of(_request_of(call), caller),
         )
         return AskResult(
             answer=answer.text,
             no_answer_reason=answer.no_answer_reason,
             citations=[ToolCitation.of(citation) for citation in answer.citations],
             warnings=list(answer.warnings),
+            trace_id=answer.trace_id,
         )
 
     @_told

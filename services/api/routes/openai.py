@@ -20,6 +20,7 @@ from ragcore.flows.embedding import Embedding
 from ragcore.model import Collection, Message, Vector
 from ragcore.rag import Rag
 from ragcore.steps.fingerprints import require_same_embedding
+from ragcore_api.asking import asker_of
 from ragcore_api.chat import Chat, ChatStream, without_sources
 from ragcore_api.deps import Caller, QueryCaller, RagDep
 from ragcore_api.errors import problems
@@ -131,10 +132,11 @@ async def create_chat_completion(
     collection = _collection_named(asked.model, caller)
     history, question = _conversation_in(asked.messages)
     chat = Chat.about(question, model=asked.model)
+    asker = asker_of(request, caller, user=asked.user)
     if not asked.stream:
         return await answered(
             request,
-            rag.ask(question, collection=collection, history=history),
+            rag.ask(question, collection=collection, history=history, asker=asker),
             lambda answer: Response(
                 chat.whole(answer).model_dump_json(), media_type="application/json"
             ),
@@ -145,7 +147,7 @@ async def create_chat_completion(
         includes_usage=options is not None and options.include_usage is True,
         is_open_webui=any(name.startswith(_OPEN_WEBUI) for name in request.headers),
     )
-    events = rag.ask_stream(question, collection=collection, history=history)
+    events = rag.ask_stream(question, collection=collection, history=history, asker=asker)
     # The first event comes before the status: what can't be answered at all is an error.
     return await answered(
         request,

@@ -15,6 +15,7 @@ from ragcore.errors import (
     Unavailable,
 )
 from ragcore.model import Answer, AnswerEvent, AnswerPassages, AnswerText, Message
+from ragcore_api.asking import asker_of
 from ragcore_api.deps import Caller, QueryCaller, RagDep
 from ragcore_api.errors import problem_content, problems
 from ragcore_api.schemas.questions import (
@@ -97,6 +98,7 @@ async def answer_question(
     options = _options(question, rag.collection, caller) | {
         "generate": question.generate,
         "history": [Message(turn.role, turn.content) for turn in question.history],
+        "asker": asker_of(request, caller, user=question.user, session=question.session),
     }
     if question.stream:
         events = rag.ask_stream(question.question, **options)

@@ -51,6 +51,7 @@ class AskResult(Out):
     )
     citations: list[ToolCitation]
     warnings: list[str]
+    trace_id: str | None = Field(description="For feedback on the answer; null: not traced.")
 
 
 class IngestResult(Out):

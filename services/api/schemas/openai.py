@@ -98,6 +98,7 @@ class ChatIn(OpenAIIn):
     messages: list[ChatMessageIn] = Field(min_length=1, max_length=1000)
     stream: bool | None = None
     stream_options: StreamOptionsIn | None = None
+    user: str | None = Field(default=None, description="Who asks, for the trace of the answer.")
     n: int | None = Field(default=None, ge=1, le=1, description="There is one answer.")
     tool_choice: Literal["none", "auto"] | None = Field(
         default=None, description="No tool is ever called, so none can be required."
@@ -151,6 +152,7 @@ class ChatOut(Out):
                 }
             ],
             "usage": {"prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0},
+            "trace_id": None,
         }
     )
 
@@ -160,6 +162,10 @@ class ChatOut(Out):
     model: str
     choices: list[ChoiceOut]
     usage: ChatUsageOut
+    trace_id: str | None = Field(
+        description="For `POST /feedback`; null where nothing is traced. In a stream it is in the"
+        " chunk with the `finish_reason`."
+    )
 
 
 # --- embeddings ----------------------------------------------------------------------------

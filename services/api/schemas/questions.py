@@ -70,6 +70,14 @@ class SearchIn(In):
         "false`, none configured) it is not read, and a warning says so.",
     )
     stream: bool = Field(default=False, description="Only for an answer: as server-sent events.")
+    user: str | None = Field(
+        default=None,
+        max_length=200,
+        description="Who asks, for the trace of an answer; default: the key's name.",
+    )
+    session: str | None = Field(
+        default=None, max_length=200, description="The conversation, for the trace of an answer."
+    )
     generate: bool = Field(
         default=True,
         description="False: never call a language model, neither for the answer nor, where so "
@@ -220,7 +228,7 @@ class AnswerOut(Out):
     usage: UsageOut
     timings_ms: dict[str, float]
     warnings: list[str]
-    trace_id: str | None
+    trace_id: str | None = Field(description="For `POST /feedback`; null where nothing is traced.")
 
 
 # --- events of a streamed answer -----------------------------------------------------------
