@@ -39,6 +39,7 @@ _WHEN_AWAY = {
     "embedding": "start Ollama, or correct RAGCORE_OLLAMA__URL",
     "generation": "start Ollama, or correct RAGCORE_OLLAMA__URL; until then answers quote",
     "files": "start the S3 server, or correct RAGCORE_BLOBS_URL",
+    "traces": "start Langfuse, or correct RAGCORE_LANGFUSE__URL; until then nothing is traced",
 }
 
 
@@ -89,6 +90,7 @@ async def examine(settings: "Settings") -> list[Finding]:
         _answer("embedding", _embedding(settings)),
         _answer("generation", _generation(settings)),
         _answer("files", _files(settings)),
+        _answer("traces", _traces(settings)),
     )
     return [
         *_machine(settings),
@@ -332,6 +334,23 @@ async def _files(settings: "Settings") -> Finding:
     finally:
         await blobs.aclose()
     return Finding("files", "ok", f"bucket {urlsplit(url).path.strip('/')} at {_place(url)}")
+
+
+async def _traces(settings: "Settings") -> Finding:
+    """Ask Langfuse whose keys they are. Nothing but traces depends on it: a note at worst."""
+    import asyncio
+
+    from ragcore.runtime import langfuse_connection
+
+    connection = langfuse_connection(settings)
+    if connection is None:
+        return Finding("traces", "ok", "none: no Langfuse is configured")
+    place = _place(settings.langfuse.url)
+    try:
+        project = await asyncio.to_thread(connection.project_name)
+    except Unavailable as error:
+        return Finding("traces", "note", f"Langfuse at {place}: {error}", _WHEN_AWAY["traces"])
+    return Finding("traces", "ok", f"project {project!r} of Langfuse at {place}")
 
 
 # --- readers of documents ------------------------------------------------------------------
