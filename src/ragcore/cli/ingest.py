@@ -46,7 +46,9 @@ def ingest(
     jobs: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Documents worked on at once. [default: RAGCORE_CONVERSION__PROCESSES + 2]"
+            min=1,
+            help="Documents worked on at once. [default: RAGCORE_CONVERSION__PROCESSES + 2; "
+            "with --url 8]",
         ),
     ] = None,
     as_json: options.AsJson = False,
