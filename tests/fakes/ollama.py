@@ -38,7 +38,7 @@ import socket
 import struct
 import threading
 from collections import Counter, deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
@@ -64,6 +64,10 @@ Fault = Literal[
     "broken",
 ]
 _FAULTY_PATHS = ("/api/embed", "/api/chat", "/api/generate")
+
+
+LanguageModel = Callable[[list[dict[str, Any]], dict[str, Any]], Iterable[str]]
+"""Writes an answer to messages, with Ollama's options, a piece at a time."""
 
 
 @dataclass
@@ -115,12 +119,12 @@ class Chat:
     """What a call of `/api/chat` or `/api/generate` answers, and how that ends."""
 
     text: str
-    pieces: list[str] | None = None
+    pieces: Iterable[str] | None = None
     """As they are streamed; None: word by word."""
     ends: End = "done"
     done_reason: str = "stop"
 
-    def words(self) -> list[str]:
+    def words(self) -> Iterable[str]:
         return re.findall(r"\s*\S+", self.text) if self.pieces is None else self.pieces
 
 
@@ -146,9 +150,11 @@ class FakeOllama:
         delay_seconds: float = 0.0,
         token_seconds: float = 0.0,
         answers: Callable[[str], str] | None = None,
+        language_model: LanguageModel | None = None,
     ) -> None:
         """`available` are models that can be pulled. `answers` words a chat that no test scripted,
-        from the user's last message; without it such a chat is an error of the test.
+        from the user's last message, `language_model` from all of them; without either such a chat
+        is an error of the test.
         `delay_seconds` pass before each answer, `token_seconds` before each word of it.
         """
         self.models = list(models) or [FakeModel("nomic-embed-text-v2-moe:latest")]
@@ -161,6 +167,7 @@ class FakeOllama:
         self.chats: deque[str | Chat] = deque()
         """What the next calls of `/api/chat` and `/api/generate` answer, in order."""
         self.answers = answers
+        self._language_model = language_model
         self.is_waiting = threading.Event()
         """An answer that never ends has come to where it waits."""
         self.hung_up = threading.Event()
@@ -379,7 +386,7 @@ class FakeOllama:
         if model is None:
             return _not_found(body)
         self._loaded.add(model.name)
-        chat = self._next_chat(asked)
+        chat = self._next_chat(body, asked)
         stamp = {"model": model.name, "created_at": "2026-01-01T00:00:00Z"}
         end = {
             "done": True,
@@ -399,13 +406,17 @@ class FakeOllama:
 
         if body.get("stream", True):
             return Stream(lines(), chat.ends)
-        return Reply(200, stamp | shape(chat.text) | end)
+        return Reply(200, stamp | shape(chat.text or "".join(chat.words())) | end)
 
-    def _next_chat(self, asked: str) -> Chat:
+    def _next_chat(self, body: dict[str, Any], asked: str) -> Chat:
         with self._lock:
-            if self.chats or self.answers is None:
+            if self.chats or (self.answers is None and self._language_model is None):
                 scripted = self.chats.popleft()
                 return Chat(scripted) if isinstance(scripted, str) else scripted
+        if self._language_model is not None:
+            messages = body.get("messages") or [{"role": "user", "content": asked}]
+            return Chat("", pieces=self._language_model(messages, body.get("options") or {}))
+        assert self.answers is not None
         return Chat(self.answers(asked))
 
     # --- vectors -----------------------------------------------------------------------
