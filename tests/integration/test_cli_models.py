@@ -36,7 +36,7 @@ def other() -> Iterator[FakeOllama]:
 def cli(tmp_path: Path, one: FakeOllama, monkeypatch: pytest.MonkeyPatch) -> Cli:
     monkeypatch.setenv("RAGCORE_DATA_DIR", str(tmp_path))
     monkeypatch.setenv("RAGCORE_OLLAMA__URL", one.url)
-    return lambda *arguments: CliRunner().invoke(app, ["models", *arguments])
+    return lambda *arguments, **more: CliRunner().invoke(app, ["models", *arguments], **more)
 
 
 def read(result: Result) -> Any:

@@ -38,7 +38,7 @@ def scripted() -> Iterator[FakeOllama]:
 
 @pytest.fixture
 def ollama(scripted: FakeOllama) -> FakeOllama:
-    scripted.models = tuple(MODELS)
+    scripted.models = list(MODELS)
     scripted.requests.clear()
     scripted.chats.clear()
     scripted.failures.clear()
@@ -191,7 +191,7 @@ def leaving_client(api: Api, path: str, body: dict[str, Any]) -> Iterator[None]:
 
 def test_a_model_that_fails_is_replaced_by_the_passages(api: Api, ollama: FakeOllama) -> None:
     for stream in (False, True):
-        ollama.fail(500, "llama runner process has terminated")
+        ollama.fail(500, "llama runner process has terminated", times=3)
         answer = streamed(api)[-1][1] if stream else ask(api)
         assert answer["generator"] == "extractive" and "21:40" in answer["answer"]
         assert "llama runner" in answer["warnings"][0]

@@ -231,7 +231,7 @@ async def test_a_model_that_fails_midway_is_replaced_by_the_passages(
     answer = await answerer.answer("When does it leave?", [FERRY], on_text=told.append)
     assert "".join(told) == "It leaves at noon"
     assert (answer.text, answer.generator) == (FERRY.text, "extractive")
-    assert "ollama:llama3.2" in answer.warnings[0]
+    assert "llama3.2" in answer.warnings[0]
 
 
 async def test_a_model_that_never_ends_is_left_at_the_time_limit(
@@ -240,7 +240,7 @@ async def test_a_model_that_never_ends_is_left_at_the_time_limit(
     ollama.chats.append(Chat("It leaves", ends="never"))
     answer = await answerer.answer("When does it leave?", [FERRY])
     assert answer.generator == "extractive"
-    assert "within 0.5 s" in answer.warnings[0]
+    assert "in time" in answer.warnings[0]
     await asyncio.to_thread(ollama.hung_up.wait)
 
 

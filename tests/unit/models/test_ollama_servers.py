@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
@@ -282,11 +283,13 @@ async def test_connections_do_not_stay_with_one_of_several_servers_behind_a_name
 @asynccontextmanager
 async def dealt_out(*fakes: FakeOllama) -> AsyncIterator[str]:
     """Serve an address behind which connections are dealt out to servers in turn."""
-    turn = iter(range(10_000))
+    turn = itertools.cycle(fakes)
+    tasks: set[asyncio.Task[None] | None] = set()
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        fake = fakes[next(turn) % len(fakes)]
-        there, back = await asyncio.open_connection("127.0.0.1", int(fake.url.rpartition(":")[2]))
+        tasks.add(asyncio.current_task())
+        port = int(next(turn).url.rpartition(":")[2])
+        there, back = await asyncio.open_connection("127.0.0.1", port)
         await asyncio.gather(_pipe(reader, back), _pipe(there, writer))
 
     server = await asyncio.start_server(connect, "127.0.0.1", 0)
@@ -294,7 +297,7 @@ async def dealt_out(*fakes: FakeOllama) -> AsyncIterator[str]:
         yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     finally:
         server.close()
-        await server.wait_closed()
+        await asyncio.gather(*(task for task in tasks if task is not None))
 
 
 async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -303,6 +306,8 @@ async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             writer.write(piece)
             await writer.drain()
     writer.close()
+    with contextlib.suppress(OSError):
+        await writer.wait_closed()
 
 
 # --- how much at once ----------------------------------------------------------------------

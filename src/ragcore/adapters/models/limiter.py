@@ -128,8 +128,9 @@ class Turns:
                 retry_after_seconds=_RETRY_AFTER_SECONDS,
             ) from error
         finally:
-            kind = "question" if is_question else "document"
-            self._meter.model_awaited(kind, seconds=perf_counter() - started)
+            self._meter.model_awaited(
+                "question" if is_question else "document", seconds=perf_counter() - started
+            )
 
     async def _take(self, model: str, *, most: int, is_question: bool) -> Turn:
         limiter = self._limiters.setdefault(model, RequestLimiter(self._most))

@@ -225,7 +225,7 @@ class OllamaServers:
     async def _ask(self, endpoint: "Endpoint", asked: "_Asked", call: "_Call") -> httpx.Response:
         try_ = _Try(endpoint, self._meter, counts=endpoint not in call.failed_at)
         try:
-            with translated(endpoint.where):
+            with translated(_where(endpoint, asked.model)):
                 return await self._answer(endpoint, asked, try_, call)
         except BaseException as error:
             try_.end(error)
@@ -486,8 +486,12 @@ async def _begun(
         try_.end(error)
         call.end(failed=error is not None)
 
-    stream = _Stream(first, pieces, answer, where=endpoint.where, on_end=end)
+    stream = _Stream(first, pieces, answer, where=_where(endpoint, model), on_end=end)
     return httpx.Response(answer.status_code, headers=_type_of(answer), stream=stream)
+
+
+def _where(endpoint: Endpoint, model: str) -> str:
+    return f"{endpoint.where} ({model})" if model else endpoint.where
 
 
 def _type_of(answer: httpx.Response) -> dict[str, str]:
@@ -548,7 +552,8 @@ def _error_in(piece: bytes) -> str | None:
 
 
 def _pause(failures: int) -> float:
-    return random.uniform(0.5, 1) * _FIRST_PAUSE_SECONDS * 2**failures  # noqa: S311 jitter
+    longest: float = _FIRST_PAUSE_SECONDS * 2 ** (failures - 1)
+    return random.uniform(0.5, 1) * longest  # noqa: S311 jitter
 
 
 def _checked(url: str) -> httpx.URL:
