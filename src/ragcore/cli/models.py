@@ -70,7 +70,7 @@ def pull_models(
 ) -> None:
     """Pull models to every configured address of Ollama, or bring them up to date.
 
-    Without a name, those that the settings name: of RAGCORE_EMBEDDING and RAGCORE_GENERATION.
+    Without a name, those that the settings name, such as RAGCORE_GENERATION__MODEL.
     A pull that broke off goes on where it stopped.
 
     \b

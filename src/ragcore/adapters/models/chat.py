@@ -8,7 +8,13 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 from ragcore.adapters.models.ollama_servers import OllamaServers
-from ragcore.errors import ContextOverflow, ModelTimeout, ModelUnavailable, Rejected
+from ragcore.errors import (
+    ContextOverflow,
+    ModelTimeout,
+    ModelUnavailable,
+    NotConfigured,
+    Rejected,
+)
 from ragcore.model import Message, Usage
 
 if TYPE_CHECKING:
@@ -69,6 +75,8 @@ class ChatModel:
             raise ModelTimeout(
                 f"{self.name} did not answer within {self._timeout_seconds:g} s"
             ) from error
+        except NotConfigured as error:  # a reader is answered all the same
+            raise ModelUnavailable(str(error)) from error
         except (HTTPError, OSError, ValueError) as error:  # ValueError: no JSON, or another's
             raise ModelUnavailable(f"{self.name} did not answer: {error!r}") from error
         except Exception as error:  # anybody's model, whose refusals share a status and no class
