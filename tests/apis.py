@@ -1,6 +1,8 @@
 """The API with keys over a database of its own, and ways to put documents into it."""
 
 import asyncio
+import json
+import socket
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -80,6 +82,19 @@ def running_api(
 
 async def _opened(settings: Settings) -> Rag:
     return await Rag.open(settings)
+
+
+@contextmanager
+def leaving(api: Api, path: str, body: Mapping[str, Any]) -> Iterator[None]:
+    """Post something, and hang up at the end of the block."""
+    url, content = httpx.URL(api.url), json.dumps(body)
+    with socket.create_connection((url.host, url.port or 0)) as connection:
+        request = (
+            f"POST {path} HTTP/1.1\r\nHost: {url.host}\r\nX-API-Key: {ADMIN}\r\n"
+            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n{content}"
+        )
+        connection.sendall(request.encode())
+        yield
 
 
 def code_of(answer: httpx.Response) -> str:

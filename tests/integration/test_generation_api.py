@@ -1,17 +1,14 @@
 """Answers by a language model as callers of the running API get them: a scripted Ollama."""
 
 import json
-import socket
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 from pydantic import SecretStr
 
-from apis import ADMIN, Api, running_api
+from apis import Api, leaving, running_api
 from conftest import TestServer
 from fakes.ollama import Chat, End, FakeModel, FakeOllama
 from ragcore import Rag
@@ -167,23 +164,10 @@ def test_a_client_that_leaves_before_its_answer_begins_stops_the_model(
     api: Api, ollama: FakeOllama, path: str, body: dict[str, Any]
 ) -> None:
     ollama.chats.append(Chat("The last ferry", ends="never"))
-    with leaving_client(api, path, body):
+    with leaving(api, path, body):
         ollama.is_waiting.wait()
     ollama.hung_up.wait()
     assert len(ollama.asked) == 1  # and nothing was begun after it
-
-
-@contextmanager
-def leaving_client(api: Api, path: str, body: dict[str, Any]) -> Iterator[None]:
-    """Ask, and hang up at the end of the block."""
-    url, content = httpx.URL(api.url), json.dumps(body)
-    with socket.create_connection((url.host, url.port or 0)) as connection:
-        request = (
-            f"POST {path} HTTP/1.1\r\nHost: {url.host}\r\nX-API-Key: {ADMIN}\r\n"
-            f"Content-Type: application/json\r\nContent-Length: {len(content)}\r\n\r\n{content}"
-        )
-        connection.sendall(request.encode())
-        yield
 
 
 # --- a model that is away --------------------------------------------------------------------

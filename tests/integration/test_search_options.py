@@ -12,9 +12,9 @@ from llama_index.core.postprocessor.types import BaseNodePostprocessor
 from llama_index.core.schema import NodeWithScore, QueryBundle
 from pydantic import SecretStr
 
-from apis import Api, code_of, running_api
+from apis import Api, code_of, leaving, running_api
 from conftest import TestServer
-from fakes.ollama import FakeModel, FakeOllama
+from fakes.ollama import Chat, FakeModel, FakeOllama
 from ragcore import Rag
 from ragcore.embedded import EmbeddedServers
 from ragcore.errors import NotConfigured
@@ -138,6 +138,17 @@ def test_models_that_fail_cost_what_they_add_and_no_more(api: Api, ollama: FakeO
     assert "21:40" in answer["answer"] and answer["generator"] == "extractive"
     told = "\n".join(answer["warnings"])
     assert "in its own words only" in told and "were not reranked" in told
+
+
+@pytest.mark.parametrize("said", [[], ["departure"]], ids=["rewriting", "reranking"])
+def test_a_search_whose_caller_leaves_stops_the_model(
+    api: Api, ollama: FakeOllama, said: list[str]
+) -> None:
+    ollama.chats.extend([*said, Chat("1:", ends="never")])
+    with leaving(api, "/search", {"question": QUESTION}):
+        ollama.is_waiting.wait()
+    ollama.hung_up.wait()
+    assert len(asked_models(ollama)) == len(said) + 1
 
 
 def test_a_collection_has_a_model_of_its_own(api: Api, ollama: FakeOllama) -> None:

@@ -14,7 +14,14 @@ from ragcore.errors import (
     InvalidInput,
     Unavailable,
 )
-from ragcore.model import Answer, AnswerEvent, AnswerPassages, AnswerText, Message
+from ragcore.model import (
+    Answer,
+    AnswerEvent,
+    AnswerPassages,
+    AnswerText,
+    Message,
+    SearchResult,
+)
 from ragcore_api.asking import asker_of
 from ragcore_api.deps import Caller, QueryCaller, RagDep
 from ragcore_api.errors import problem_content, problems
@@ -46,17 +53,18 @@ _HISTORY_UNREAD: Final = "the history was not read: a search takes the question 
     response_model=SearchOut,
     responses=_PROBLEMS,
 )
-async def search_passages(question: SearchIn, rag: RagDep, caller: QueryCaller) -> Response:
+async def search_passages(
+    question: SearchIn, request: Request, rag: RagDep, caller: QueryCaller
+) -> Response:
     """Find the passages that fit a question, best first; nothing is generated.
 
     Takes the body of `/query`, so that the same question can be looked at without its answer.
     """
     options = _options(question, rag.collection, caller) | {"generate": question.generate}
-    result = await rag.search(question.question, **options)
-    found = SearchOut.of(result)
-    if question.history:
-        found.warnings.append(_HISTORY_UNREAD)
-    return _sent(found)
+    searching = rag.search(question.question, **options)
+    if question.generate and rag.runtime.search.asks_language_models:
+        return await answered(request, searching, lambda result: _found(result, question))
+    return _found(await searching, question)
 
 
 @router.post(
@@ -113,6 +121,13 @@ async def answer_question(
         rag.ask(question.question, **options),
         lambda answer: _sent(AnswerOut.of(answer)),
     )
+
+
+def _found(result: SearchResult, question: SearchIn) -> Response:
+    found = SearchOut.of(result)
+    if question.history:
+        found.warnings.append(_HISTORY_UNREAD)
+    return _sent(found)
 
 
 def _options(question: SearchIn, default: str, caller: Caller) -> dict[str, Any]:

@@ -103,6 +103,11 @@ class Search:
     moved: dict[str, Embedder] = field(default_factory=dict, repr=False)
     """Who embeds for such collections, as far as they were met: a guess that each search checks."""
 
+    @property
+    def asks_language_models(self) -> bool:
+        """Whether a search may take as long as a language model does."""
+        return self.rewriter is not None or self._reranker(True) is not self._reranker(False)
+
     async def __call__(
         self,
         question: str,
