@@ -14,6 +14,7 @@ from pydantic import SecretStr
 
 from apis import Api, code_of, leaving, running_api
 from conftest import TestServer
+from fakes.cross_encoder import write_counting_encoder
 from fakes.ollama import Chat, FakeModel, FakeOllama
 from ragcore import Rag
 from ragcore.embedded import EmbeddedServers
@@ -241,6 +242,20 @@ async def test_any_postprocessor_reranks_by_object_or_by_path(
             nodes = rag.retriever().retrieve(QUESTION)
             assert [node.metadata["document_id"] for node in nodes] == ["museum", "ferry"]
             assert rag.rerank(top_n=1).postprocess_nodes(nodes, query_str="?") == nodes[1:]
+
+
+async def test_a_cross_encoder_reranks_where_no_language_model_may_be_asked(
+    database_url: str, tmp_path: Path
+) -> None:
+    write_counting_encoder(tmp_path)
+    encoder = RerankSettings(by="cross_encoder", directory=tmp_path)
+    async with opened(database_url, tmp_path, options={"rerank": encoder}) as rag:
+        found = await rag.search("What does the museum show, the ferry?", generate=False)
+        assert [passage.document_id for passage in found] == ["ferry", "museum"]
+        assert found[0].score > 0.5 > found[1].score
+        answer = await rag.ask("What does the museum show, the ferry?", explain=True)
+        assert answer.passages[0].explanation is not None
+        assert answer.passages[0].explanation.reranked_rank == 1
 
 
 async def test_what_takes_a_language_model_is_refused_without_one(
