@@ -13,10 +13,10 @@ from ragcore_api.main import create_app
 
 
 @contextmanager
-def serving(settings: Settings, *, app: ASGIApp | None = None) -> Iterator[str]:
+def serving(settings: Settings, *, app: ASGIApp | None = None, port: int = 0) -> Iterator[str]:
     """Serve until the block ends, and give the address; `app` replaces the settings' own."""
     config = uvicorn.Config(
-        app or create_app(settings), host="127.0.0.1", port=0, log_config=None, lifespan="on"
+        app or create_app(settings), host="127.0.0.1", port=port, log_config=None, lifespan="on"
     )
     server = _Server(config)
     thread = threading.Thread(target=server.run)

@@ -12,6 +12,9 @@ import pytest
 
 from conftest import TestServer
 from docs.pages import PAGES, REPOSITORY, Block, blocks, name_of
+from ragcore.settings import Settings
+from serving import serving
+from working import working
 
 RUN = [page for page in PAGES if any(b.is_run for b in blocks("python") if b.page == page)]
 
@@ -20,12 +23,14 @@ RUN = [page for page in PAGES if any(b.is_run for b in blocks("python") if b.pag
 def environment(
     postgres_server: TestServer,
     migrated_template: str,
+    redis_url: str,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[None]:
     """A database and a data directory of the page's own; paths are those of the repository."""
     with postgres_server.database(template=migrated_template) as url:
         monkeypatch.setenv("RAGCORE_DATABASE_URL", url)
+        monkeypatch.setenv("RAGCORE_REDIS_URL", redis_url)
         monkeypatch.setenv("RAGCORE_DATA_DIR", str(tmp_path))
         monkeypatch.chdir(REPOSITORY)
         yield
@@ -41,9 +46,23 @@ def test_the_notebook_page_is_among_those_run() -> None:
 def test_the_examples_of_a_page_run_in_order(page: Path) -> None:
     """One namespace and one event loop a page; an exception or a failed assert is an error."""
     printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
+    with _service_for(page), contextlib.redirect_stdout(printed):
         asyncio.run(run_all([b for b in blocks("python") if b.page == page and b.is_run]))
     assert printed.getvalue().strip()
+
+
+@contextlib.contextmanager
+def _service_for(page: Path) -> Iterator[None]:
+    """An API and a worker for a page about the client, at the address it looks for."""
+    if "from ragcore.client" not in page.read_text(encoding="utf-8"):
+        yield
+        return
+    key = "the-key-of-the-examples-of-a-page"
+    settings = Settings(access={"admin_key": key})
+    with working(settings), serving(settings) as url, pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAGCORE_URL", url)
+        patch.setenv("RAGCORE_API_KEY", key)
+        yield
 
 
 async def run_all(examples: list[Block]) -> None:

@@ -16,6 +16,7 @@ from typer.main import get_command
 from docs.pages import PAGES, REPOSITORY, Block, blocks, name_of, prose
 from ragcore.cli.app import app
 from ragcore.cli.output import ExitCode
+from ragcore.client import drivers
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _VARIABLE = re.compile(r"\bRAGCORE_[A-Z0-9_]*[A-Z0-9]\b(?!…)")
@@ -152,6 +153,7 @@ def source_files() -> list[str]:
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_setting_named_exists(page: Path, generator: ModuleType) -> None:
-    known = set(_VARIABLE.findall(generator.settings_table())) | {"RAGCORE_CONFIG_FILE"}
+    known = set(_VARIABLE.findall(generator.settings_table()))
+    known |= {"RAGCORE_CONFIG_FILE", drivers.URL, drivers.API_KEY}
     named = set(_VARIABLE.findall(page.read_text(encoding="utf-8")))
     assert named <= known, named - known

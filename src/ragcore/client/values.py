@@ -170,9 +170,7 @@ def _places(told: Mapping[str, Any]) -> Sequence[Mapping[str, Any]]:
 
 def document_detail_of(told: Any) -> DocumentDetail:
     versions = made(_Versions, told)
-    current = (v.version_id for v in versions.versions if v.state == "current")
-    document = dataclasses.replace(made(Document, told), version_id=next(current, None))
-    return DocumentDetail(document, versions.versions, versions.reading_report)
+    return DocumentDetail(made(Document, told), versions.versions, versions.reading_report)
 
 
 @dataclass(frozen=True, slots=True)

@@ -339,26 +339,23 @@ def test_a_list_ends_at_its_limit(rag: Operations) -> None:
 # --- documents ---------------------------------------------------------------------------------
 
 
-def test_a_document_names_the_version_that_answers(rag: Operations) -> None:
-    def version(number: int, state: str) -> dict[str, Any]:
-        version_id = str(UUID(int=number))
-        return {
-            "version_id": version_id,
-            "sequence": number,
-            "state": state,
-            "sha256": "",
-            "size_bytes": 1,
-        }
-
+def test_a_document_comes_with_its_versions_and_how_it_was_read(rag: Operations) -> None:
+    version = {
+        "version_id": str(UUID(int=1)),
+        "sequence": 1,
+        "state": "current",
+        "sha256": "",
+        "size_bytes": 1,
+    }
     told = {
         "collection": "a",
         "document_id": "b",
-        "versions": [version(2, "pending"), version(1, "current")],
+        "version_id": str(UUID(int=1)),
+        "versions": [version],
         "reading_report": {"parser": "p", "profile": "fast", "mime_type": "m", "ocr_pages": [1]},
     }
     detail = Script([answered(told)]).run(Operations.document(rag, "b"))
-    assert detail.document.version_id == UUID(int=1)
-    assert [each.sequence for each in detail.versions] == [2, 1]
+    assert detail.document.version_id == detail.versions[0].version_id == UUID(int=1)
     assert detail.reading_report.ocr_pages == (1,)
 
 
