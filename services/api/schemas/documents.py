@@ -20,6 +20,7 @@ _EXAMPLE: dict[str, Any] = {
     "language": "en",
     "metadata": {"year": 2026, "department": "harbour"},
     "extracted": {"author": "Harbour office"},
+    "version_id": "0b6e9c0e-6a3f-4a57-9a53-0f6f0f7f3c11",
     "chunks": 42,
     "pages": 12,
     "created_at": "2026-03-01T09:00:00Z",
@@ -60,6 +61,9 @@ class DocumentOut(Out):
     language: str | None = Field(description="ISO 639-1 code of most of its text.")
     metadata: dict[str, Any] = Field(description="What its owner says of it; filterable.")
     extracted: Extracted
+    version_id: UUID | None = Field(
+        description="The version that answers; null while the first is on its way."
+    )
     chunks: int
     pages: int | None = Field(description="null where the format has none.")
     created_at: datetime | None
@@ -192,6 +196,7 @@ class ReceiptOut(Out):
             "chunks": 42,
             "versions": 2,
             "blobs": 6,
+            "cached_vectors": 42,
             "dry_run": False,
         }
     )
@@ -201,6 +206,7 @@ class ReceiptOut(Out):
     chunks: int
     versions: int
     blobs: int = Field(description="Stored files.")
+    cached_vectors: int = Field(description="Embeddings of the texts that were kept to be reused.")
     dry_run: bool = Field(default=False, description="True: nothing was deleted.")
 
 

@@ -108,6 +108,7 @@ _PASSAGE: dict[str, Any] = {
     "chunk_ids": ["c3f1a0d2b4e59687"],
     "document_id": "timetable~5f1d8c02a7b94e13",
     "collection": "default",
+    "ordinal": 7,
     "text": "On Sundays the last ferry leaves at 21:40.",
     "score": 0.83,
     "title": "Winter timetable",
@@ -132,6 +133,9 @@ class PassageOut(Out):
     )
     document_id: str
     collection: str
+    ordinal: int = Field(
+        description="Position in the document, from 0; its neighbours are in the list of chunks."
+    )
     text: str
     score: float = Field(description="0…1, higher is better, comparable within one answer.")
     title: str | None
