@@ -256,8 +256,8 @@ def test_a_client_that_leaves_in_the_middle_leaves_a_trace_that_says_so(
     api: Api, key: dict[str, str], langfuse: FakeLangfuse
 ) -> None:
     with httpx.Client(base_url=api.url, headers=only(key), timeout=60) as http:
-        asked = {"question": "Which ferry is left?", "stream": True}
-        with http.stream("POST", "/query", json=asked) as stream:
+        body = {"question": "Which ferry is left?", "stream": True}
+        with http.stream("POST", "/query", json=body) as stream:
             next(stream.iter_bytes())
 
     root = asked(langfuse, "Which ferry is left?")
