@@ -19,6 +19,7 @@ import psycopg
 import pytest
 import redis
 
+from buckets import Bucket, S3Server, running_s3_server
 from ragcore.embedded import EmbeddedServers, embedded_servers
 from ragcore.embedded.machine import package_directory
 from ragcore.embedded.run_directory import RunDirectory
@@ -156,6 +157,19 @@ def redis_url(embedded: EmbeddedServers) -> str:
     with redis.Redis.from_url(embedded.redis_url) as client:
         client.flushall()
     return embedded.redis_url
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """The session's S3 server; tests make buckets of their own in it."""
+    with server_directory() as directory, running_s3_server(directory) as server:
+        yield server
+
+
+@pytest.fixture
+def bucket(s3_server: S3Server) -> Bucket:
+    """An empty bucket of the test's own."""
+    return s3_server.make_bucket()
 
 
 @pytest.fixture(scope="session", params=sorted(POSTGRES_HOMES))

@@ -38,7 +38,7 @@ WHERE j.job_id = best.job_id
 RETURNING j.*;
 
 -- name: known
--- {keys} says which. The newest version and the job that made it are looked up one by one, by index.
+-- Which is said apart. The newest version and the job that made it are looked up one by one, by index.
 SELECT s.key, d.document_id, d.last_sequence, c.source AS in_place,
        n.source AS newest, n.state AS newest_state, j.error, j.parent_id
 FROM ragcore.sources s
@@ -119,7 +119,7 @@ GROUP BY 1, 2;
 -- name: actions
 SELECT job_id, action, count(*) AS objects
 FROM ragcore.job_objects
-WHERE job_id = ANY(%(job_ids)s) AND action IN ('new', 'changed', 'deleted')
+WHERE job_id = ANY(%(job_ids)s) AND (child_id IS NOT NULL OR action = 'deleted')
 GROUP BY 1, 2;
 
 -- name: settle
