@@ -174,9 +174,9 @@ class FakeOllama:
         """A client left in the middle of an answer that never ends."""
         self.poison: str | None = None
         """Texts that hold it end in the error of a vector that is not a number."""
+        self.authorizations: list[str | None] = []
+        """The header of each request."""
         self.most_at_once = 0
-        self.connections = 0
-        """Opened so far."""
         self.hang_seconds = hang_seconds
         self._delay_seconds = delay_seconds
         self._token_seconds = token_seconds
@@ -235,7 +235,7 @@ class FakeOllama:
         self.hung_up.clear()
         self.poison = None
         self.most_at_once = 0
-        self.connections = 0
+        self.authorizations.clear()
 
     def wait(self, seconds: float) -> None:
         """Wait, unless the server ends meanwhile."""
@@ -540,10 +540,6 @@ def _handler(fake: FakeOllama) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True  # as in the real one: a stream of small writes
 
-        def setup(self) -> None:
-            super().setup()
-            fake.connections += 1
-
         def do_HEAD(self) -> None:
             self._whole(Reply(200, {}))
 
@@ -556,6 +552,7 @@ def _handler(fake: FakeOllama) -> type[BaseHTTPRequestHandler]:
         do_DELETE = do_PUT = do_POST  # noqa: N815  # the names are http.server's
 
         def _reply(self, body: dict[str, Any]) -> None:
+            fake.authorizations.append(self.headers["Authorization"])
             answer = fake.answer(self.command, self.path, body)
             try:
                 if isinstance(answer, Stream):

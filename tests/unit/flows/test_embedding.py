@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping, Sequence
+from time import monotonic
 
 import numpy as np
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from ragcore.errors import ModelUnavailable, Rejected, StoreUnavailable
 from ragcore.flows.embedding import Embedding, Patience
-from ragcore.model import Vector
+from ragcore.model import Vector, Vectors
 from ragcore.testing.memory.cache import MemoryEmbeddingCache
 from ragcore.testing.memory.embedder import MemoryEmbedder
 
@@ -188,3 +189,39 @@ async def test_a_question_that_is_too_long_is_read_in_parts() -> None:
 async def test_a_question_that_is_refused_in_every_part_is_an_error() -> None:
     with pytest.raises(Rejected):
         await Embedding(MemoryEmbedder(poison="x")).embed_query("x" * 100)
+
+
+class Resting(MemoryEmbedder):
+    """A model that is left alone for a moment after failures."""
+
+    def __init__(self, seconds: float) -> None:
+        super().__init__()
+        self.back_at = monotonic() + seconds
+        self.refusals = 0
+
+    def _require_awake(self) -> None:
+        if (left := self.back_at - monotonic()) > 0:
+            self.refusals += 1
+            raise ModelUnavailable("it failed again and again", retry_after_seconds=left)
+
+    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        self._require_awake()
+        return await super().embed_documents(texts)
+
+    async def embed_query(self, text: str) -> Vector:
+        self._require_awake()
+        return await super().embed_query(text)
+
+
+async def test_documents_wait_for_a_model_that_says_when_it_is_back() -> None:
+    model = Resting(seconds=0.1)
+    await Embedding(model, patience=IMPATIENT).embed_documents(["text"])
+    assert model.refusals == 1
+
+
+async def test_a_question_does_not_wait_for_it() -> None:
+    model = Resting(seconds=60)
+    with pytest.raises(ModelUnavailable) as refused:
+        await Embedding(model, patience=IMPATIENT).embed_query("question?")
+    assert model.refusals == 1
+    assert 0 < (refused.value.retry_after_seconds or 0) <= 60

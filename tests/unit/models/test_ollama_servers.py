@@ -234,6 +234,29 @@ async def test_an_address_that_is_away_costs_no_answer_and_is_then_left_out(
     assert meter.asked["reset"] == 1
 
 
+async def test_an_address_that_is_back_is_used_again(one: FakeOllama, other: FakeOllama) -> None:
+    async with opened(one, other, attempts=2, failures=1, pause_seconds=0.05) as servers:
+        other.faults["reset"] = 1.0
+        while not other.counts["reset"]:  # until chance leads there
+            await embed(servers)
+        other.faults.clear()
+        await asyncio.sleep(servers.endpoints[1].breaker.retry_after_seconds)
+        while not other.counts["served"]:
+            await embed(servers)
+
+
+async def test_a_password_in_an_address_is_sent_and_not_shown(one: FakeOllama) -> None:
+    url = one.url.replace("http://", "http://anna:secret@")
+    async with opened(url) as servers:
+        await embed(servers)
+        one.fail(401, "unauthorized")
+        with pytest.raises(NotConfigured) as refused:
+            await embed(servers)
+        assert "secret" not in str(refused.value)
+        assert "secret" not in str(servers.client(is_question=True, timeout_seconds=1)._client)
+    assert one.authorizations[0] == "Basic YW5uYTpzZWNyZXQ="
+
+
 async def test_an_address_that_lacks_the_model_is_not_used_for_it(
     one: FakeOllama, other: FakeOllama
 ) -> None:

@@ -243,7 +243,7 @@ class OllamaChats:
         client = self._servers.client(is_question=True, timeout_seconds=_SILENCE * timeout_seconds)
         return Ollama(
             model=model,
-            base_url=str(self._servers.endpoints[0].url),
+            base_url=self._servers.endpoints[0].shown_url,
             request_timeout=timeout_seconds,
             context_window=self._context_tokens,
             temperature=self._temperature,

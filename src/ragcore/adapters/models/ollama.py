@@ -182,7 +182,7 @@ def _client(servers: OllamaServers, model: str, timeout_seconds: float) -> "Olla
     # loaded already.
     return BalancedEmbedding(
         model_name=model,
-        base_url=str(servers.endpoints[0].url),
+        base_url=servers.endpoints[0].shown_url,
         embed_batch_size=_ONE_REQUEST,
         client_kwargs={"verify": servers.verify},
     )

@@ -119,7 +119,7 @@ class OllamaServers:
         ollama's own ResponseError.
         """
         return self._make_client(
-            host=str(self.endpoints[0].url),
+            host=self.endpoints[0].shown_url,
             timeout=timeout_seconds,
             transport=_Transport(self, is_question=is_question),
         )
@@ -289,9 +289,16 @@ class Endpoint:
         return f"Ollama at {self.name}"
 
     @property
+    def shown_url(self) -> str:
+        """The URL without a user and a password."""
+        return f"{self.url.scheme}://{self.name}{self.url.path}"
+
+    @property
     def load(self) -> int:
-        """Requests in flight; failures in a row weigh like so many more."""
-        return self.in_flight + self.breaker.failures
+        """Requests in flight; failures in a row weigh like so many more, until it is time to try
+        again."""
+        is_tried = self.breaker.state == "half_open"
+        return self.in_flight + (0 if is_tried else self.breaker.failures)
 
     def lacks(self, model: str) -> None:
         """Remember for a while that the model is not here."""
