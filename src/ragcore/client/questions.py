@@ -115,6 +115,16 @@ class Questions(Caller):
                     return
         raise Unavailable("the answer broke off: the service is stopping; ask again")
 
+    @call
+    def feedback(self, trace_id: str, score: float, *, comment: str | None = None) -> Steps[None]:
+        """Say what an answer was worth, 0…1, higher is better; a thumb is 0 or 1.
+
+        `trace_id` is the answer's. Said again it takes the place of the first. Raises
+        TraceNotFound, TracingOff where the service keeps no traces, InvalidInput.
+        """
+        said = given({"trace_id": trace_id, "score": score, "comment": comment})
+        yield from self._send(Request("POST", "/feedback", body=JsonBody(said), is_repeatable=True))
+
     def _query(
         self, wanted: Mapping[str, Any], *, generate: bool, history: Sequence[Message]
     ) -> Request:

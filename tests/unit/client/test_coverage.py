@@ -38,6 +38,7 @@ METHODS: Final[Mapping[str, Callable[[Operations], Any]]] = {
     "search": lambda rag: Operations.search(rag, "x"),
     "ask": lambda rag: Operations.ask(rag, "x"),
     "ask_stream": lambda rag: Operations.ask_stream(rag, "x"),
+    "feedback": lambda rag: Operations.feedback(rag, "a", 1),
     "documents": Operations.documents,
     "document": lambda rag: Operations.document(rag, "a"),
     "refresh": lambda rag: Operations.refresh(rag, "a"),

@@ -298,6 +298,16 @@ def test_an_error_on_the_way_is_raised(rag: Operations) -> None:
     assert raised.value.request_id == "r5"
 
 
+def test_feedback_is_sent_again_because_the_last_word_counts(rag: Operations) -> None:
+    script = Script([BROKEN, Response(202)])
+    assert script.run(Operations.feedback(rag, "6b06", 0.5, comment="Right page")) is None
+    assert sent_json(script.requests[1]) == {
+        "trace_id": "6b06",
+        "score": 0.5,
+        "comment": "Right page",
+    }
+
+
 def test_a_stream_that_was_refused_is_asked_for_again(rag: Operations) -> None:
     script = Script([problem(503, "store_unavailable"), STREAM, events(("done", ANSWER))])
     script.run(Operations.ask_stream(rag, "When?"))
