@@ -718,6 +718,30 @@ class AuditEntry:
     """Later entries have higher ones."""
 
 
+DriftKind = Literal[
+    "orphaned_files", "unknown_files", "missing_originals", "missing_results", "orphaned_chunks",
+    "miscounted_documents", "orphaned_words", "missing_words", "miscounted_collections",
+    "stranded_versions", "unused_vectors", "bucket_changes",
+]  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Drift:
+    """One way in which what is stored disagrees with itself, and how often it was found."""
+
+    kind: DriftKind
+    found: int
+    repaired: int = 0
+    """So many were put right, or are: a document that is read again has a job."""
+    examples: Sequence[str] = ()
+    """Some of what was found: documents as `collection/document_id`, or keys of files."""
+
+    @property
+    def is_fault(self) -> bool:
+        """Whether something is wrong: vectors that nobody uses only take room."""
+        return self.kind != "unused_vectors" and self.found > self.repaired
+
+
 @dataclass(frozen=True, slots=True)
 class DeletionReceipt:
     """What a deletion removed; true when it is returned."""
@@ -727,3 +751,5 @@ class DeletionReceipt:
     chunks: int
     versions: int
     blobs: int
+    cached_vectors: int = 0
+    """Embeddings of the texts, which would have been used again for the same ones."""

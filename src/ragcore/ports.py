@@ -26,6 +26,7 @@ from ragcore.model import (
     ConvertedDocument,
     DeletionReceipt,
     Document,
+    Drift,
     EmbeddingSpec,
     Feedback,
     Filter,
@@ -104,6 +105,28 @@ class EmbeddingCache(Protocol):
     async def put(self, model_key: str, vectors: Mapping[bytes, Vector]) -> None:
         """Remember them, in a short transaction of its own. Safe to repeat and to lose."""
         ...
+
+
+class CachedTexts(Protocol):
+    """The same vectors, by the documents whose texts they were computed from."""
+
+    async def forget(self, collection: str, document_ids: Sequence[str] | None) -> int:
+        """Remove the vectors of what these documents hold now, or all of the collection.
+
+        Other documents with the same text are embedded anew when they come again. Returns how many
+        went. In small transactions; safe to repeat and to kill. Raises StoreUnavailable.
+        """
+        ...
+
+
+class _NothingCached:
+    """A `CachedTexts` for where there is no cache."""
+
+    async def forget(self, collection: str, document_ids: Sequence[str] | None) -> int:
+        return 0
+
+
+NOTHING_CACHED: Final[CachedTexts] = _NothingCached()
 
 
 # --- documents in --------------------------------------------------------------------------
@@ -787,6 +810,110 @@ class ChunkStore(Protocol):
         self, collection: str, chunk_ids: Sequence[str], *, radius: int = 1
     ) -> Mapping[str, Sequence[Passage]]:
         """Return, for each chunk, the chunks around it in the same document, itself included."""
+        ...
+
+
+# --- truth ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StandingVersion:
+    """A version whose files are needed, with all that a repeat of it would say."""
+
+    collection: str
+    document_id: str
+    version_id: UUID
+    is_in_place: bool
+    sha256: bytes
+    filename: str | None
+    mime_type: str | None
+    title: str | None
+    uri: str | None
+    source: BucketObject | None
+    marks: PageMarks | None
+
+    @property
+    def name(self) -> str:
+        return f"{self.collection}/{self.document_id}"
+
+
+class ListedFiles(Protocol):
+    """What the blob store lists, beside what the catalogue needs of it."""
+
+    async def add(self, files: Sequence[tuple[UUID, str, float]]) -> None:
+        """Take note of files: their version, name and age in seconds."""
+        ...
+
+    async def orphaned(
+        self, *, older_than_seconds: float, limit: int, after: UUID | None
+    ) -> Sequence[UUID]:
+        """Versions that nobody needs, all of whose files are so old; in order, after that one."""
+        ...
+
+    async def lacking(
+        self, *, names: Sequence[str], limit: int, after: UUID | None
+    ) -> Sequence[StandingVersion]:
+        """Versions in need of files that lack one of those names; in order, after that one.
+
+        Of versions that are not in place only the first of the names is asked for.
+        """
+        ...
+
+
+class Inventory(Protocol):
+    """Compares what PostgreSQL holds with itself and with others.
+
+    Counts are of one moment. Repairs are small transactions that look again at what they change:
+    safe to repeat, while others write, and to kill at any line. All may raise StoreUnavailable.
+    """
+
+    def files(self) -> AbstractAsyncContextManager[ListedFiles]:
+        """Take a listing in, for as long as the block lasts."""
+        ...
+
+    async def tables(self) -> Sequence[str]:
+        """Name every table of chunks, of collections and their other generations."""
+        ...
+
+    async def orphaned_chunks(self, table: str, *, repair: bool) -> Drift:
+        """Chunks of documents that are not there, or not in place."""
+        ...
+
+    async def orphaned_words(self, table: str, *, repair: bool) -> Drift:
+        """Words of chunks that are not there."""
+        ...
+
+    async def missing_words(self, table: str, *, repair: bool) -> Drift:
+        """Chunks that the words of their text are not kept of."""
+        ...
+
+    async def miscounted(self, table: str, *, repair: bool) -> Drift:
+        """Numbers of chunks, or of words by over a hundredth, that are not those of the table."""
+        ...
+
+    async def miscounted_documents(
+        self, *, limit: int, after: UUID | None
+    ) -> Sequence[StandingVersion]:
+        """Versions in place that have other chunks than were put there; in order, after that."""
+        ...
+
+    async def stranded_versions(self, *, repair: bool) -> Drift:
+        """Versions that wait for a job and have none; they are repaired by letting them fail."""
+        ...
+
+    async def unused_vectors(self, *, older_than_seconds: float, repair: bool) -> Drift:
+        """Cached vectors of texts that no chunk holds, and that nobody asked for so long."""
+        ...
+
+    async def queue_again(self, submission: Submission, *, instead_of: UUID) -> Job | None:
+        """Queue a version in the place of that one, unless something newer has come meanwhile.
+
+        None: it has; the submission's blob is then its writer's to delete.
+        """
+        ...
+
+    async def bucket_prefixes(self) -> Sequence[tuple[str, str]]:
+        """Name every collection and bucket that documents came from."""
         ...
 
 

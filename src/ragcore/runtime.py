@@ -27,6 +27,7 @@ from ragcore.flows.ingest import Ingest
 from ragcore.flows.keys import KeyRing
 from ragcore.flows.objects import FetchBucketObject
 from ragcore.flows.pages import DrawPage
+from ragcore.flows.reconcile import Reconcile
 from ragcore.flows.retention import Retain
 from ragcore.flows.search import Search
 from ragcore.flows.submit import Submit
@@ -126,6 +127,7 @@ class Runtime:
     """Told of what happens in buckets."""
     start_due_syncs: StartDueSyncs
     sweep_orphans: SweepOrphans
+    reconcile: Reconcile
     search: Search
     draw_page: DrawPage
     keys: KeyRing
@@ -185,11 +187,12 @@ async def open_runtime(
     from ragcore.adapters.docling.rendering import PageRenderer
     from ragcore.adapters.models.extractive import ExtractiveAnswerer
     from ragcore.adapters.postgres.audit import PostgresAudit
-    from ragcore.adapters.postgres.cache import PostgresEmbeddingCache
+    from ragcore.adapters.postgres.cache import PostgresCachedTexts, PostgresEmbeddingCache
     from ragcore.adapters.postgres.callbacks import PostgresCallbacks
     from ragcore.adapters.postgres.catalog import PostgresCatalog
     from ragcore.adapters.postgres.chunks import PostgresChunks
     from ragcore.adapters.postgres.collections import PostgresCollections
+    from ragcore.adapters.postgres.inventory import PostgresInventory
     from ragcore.adapters.postgres.migrate import migrate
     from ragcore.adapters.postgres.pool import open_pool
     from ragcore.adapters.postgres.retention import PostgresRetention
@@ -258,7 +261,9 @@ async def open_runtime(
         extractive = ExtractiveAnswerer(model, questions=embedding)
         generation = _generation(settings, extractive, stack, llm, langfuse, ollama=ollama)
         reranking = await _reranking(settings, generation, stack, reranker)
-        forget = Forget(catalog=catalog, collections=collections, blobs=blobs)
+        forget = Forget(
+            catalog=catalog, collections=collections, blobs=blobs, cached=PostgresCachedTexts(pool)
+        )
         audit, retention = PostgresAudit(pool), PostgresRetention(pool)
         callbacks = PostgresCallbacks(pool)
         keys = _key_ring(settings, pool)
@@ -317,6 +322,13 @@ async def open_runtime(
             hear_events=HearEvents(sync, scheduled, open_collection),
             start_due_syncs=StartDueSyncs(sync, scheduled, open_collection),
             sweep_orphans=SweepOrphans(catalog=catalog, blobs=blobs),
+            reconcile=Reconcile(
+                inventory=PostgresInventory(pool),
+                catalog=catalog,
+                blobs=blobs,
+                submit=submit,
+                sync=sync,
+            ),
             search=Search(
                 chunks=chunks,
                 embedder=embedding,
@@ -864,7 +876,7 @@ async def _reranking(
             max_tokens=rerank.max_tokens,
             timeout_seconds=rerank.timeout_seconds,
         )
-        stack.callback(encoder.close)
+        stack.push_async_callback(asyncio.to_thread, encoder.close)
         return encoder
     if rerank.postprocessor is None:
         raise NotConfigured("name a class by RAGCORE_RERANK__POSTPROCESSOR: `package.module:Name`")

@@ -8,11 +8,12 @@ from typing import Annotated
 import typer
 
 from ragcore import __version__
-from ragcore.cli import collections, documents, jobs, keys, models, options, output, place
+from ragcore.cli import collections, documents, jobs, keys, models, options, output, place, sync
 from ragcore.cli.backup import backup, restore
 from ragcore.cli.convert import convert
 from ragcore.cli.doctor import doctor
 from ragcore.cli.ingest import ingest
+from ragcore.cli.reconcile import reconcile
 from ragcore.cli.refresh import refresh
 from ragcore.cli.search import ask, search
 from ragcore.cli.servers import down, up
@@ -30,6 +31,7 @@ app = typer.Typer(
 
 app.command()(ingest)
 app.command()(refresh)
+app.command("sync")(sync.sync)
 app.command()(search)
 app.command()(ask)
 app.add_typer(documents.app, name="docs")
@@ -43,6 +45,7 @@ app.command()(up)
 app.command()(down)
 app.command()(backup)
 app.command()(restore)
+app.command()(reconcile)
 app.command()(doctor)
 
 

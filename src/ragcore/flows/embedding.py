@@ -7,7 +7,6 @@ import time
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import blake2b
 from typing import TypeVar
 
 import numpy as np
@@ -16,6 +15,7 @@ from numpy.typing import NDArray
 from ragcore.errors import ModelUnavailable, Rejected, Unavailable
 from ragcore.model import EmbeddingSpec, Vector, Vectors
 from ragcore.ports import UNMETERED, Embedder, EmbeddingCache, Meter
+from ragcore.steps.fingerprints import text_hash
 
 _log = logging.getLogger(__name__)
 
@@ -94,7 +94,7 @@ class Embedding:
         Raises ModelUnavailable, or Rejected when the model refuses even the empty text. Safe to
         repeat: finished batches are in the cache.
         """
-        by_hash = {_hash(text): text for text in texts}
+        by_hash = {text_hash(text): text for text in texts}
         known = dict(await self._recall(list(by_hash)))
         missing = [text for key, text in by_hash.items() if key not in known]
         warnings: list[str] = []
@@ -108,7 +108,7 @@ class Embedding:
 
         batches = await self._batches(missing, known=len(known))
         await _in_lanes(batches, embed, lanes=self._concurrency)
-        rows = [known[_hash(text)] for text in texts]
+        rows = [known[text_hash(text)] for text in texts]
         return np.array(rows, np.float32).reshape(len(texts), self.spec.dimension), warnings
 
     async def embed_query(self, text: str) -> Vector:
@@ -142,12 +142,12 @@ class Embedding:
             vectors = await self._ask(lambda: self._embedder.embed_documents(texts))
         except Rejected as refusal:
             if len(texts) == 1:
-                return {_hash(texts[0]): await self._embed_refused(texts[0], refusal, warnings)}
+                return {text_hash(texts[0]): await self._embed_refused(texts[0], refusal, warnings)}
             middle = len(texts) // 2
             first = await self._embed_batch(texts[:middle], warnings)
             return first | await self._embed_batch(texts[middle:], warnings)
         self._meter.embedded(len(texts), seconds=time.perf_counter() - started)
-        return {_hash(text): vector for text, vector in zip(texts, vectors, strict=True)}
+        return {text_hash(text): vector for text, vector in zip(texts, vectors, strict=True)}
 
     async def _embed_refused(self, text: str, refusal: Rejected, warnings: list[str]) -> Vector:
         async def embed(part: str) -> Vector:
@@ -239,10 +239,6 @@ class Embedding:
             await self._cache.put(self._model_key, vectors)
         except Unavailable as error:
             _log.warning("%d vectors were not put in the cache: %s", len(vectors), error)
-
-
-def _hash(text: str) -> bytes:
-    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
 def _packed(counted: Iterable[tuple[int, str]], limit: int) -> Iterator[Sequence[str]]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 from ragcore.flows.submit import version_prefix
 from ragcore.model import DeletionReceipt, Filter
-from ragcore.ports import BlobStore, Catalog, Collections
+from ragcore.ports import NOTHING_CACHED, BlobStore, CachedTexts, Catalog, Collections
 
 _AT_ONCE: Final = 1000
 """Documents or versions that the catalogue is asked about at a time."""
@@ -19,15 +19,17 @@ _PREFIXES_AT_ONCE: Final = 16
 
 @dataclass(frozen=True, slots=True)
 class Forget:
-    """Delete documents or a whole collection, rows first.
+    """Delete documents or a whole collection: cached vectors, then rows, then files.
 
-    Once the rows are gone nothing answers from them any more. A kill before the files are gone
-    leaves orphans that `SweepOrphans` removes; a repeat finds nothing and says so in its receipt.
+    Vectors are found by the texts in the rows, so they go first; losing them costs time alone. Once
+    the rows are gone nothing answers from them any more. A kill before the files are gone leaves
+    orphans that `SweepOrphans` removes; a repeat finds nothing and says so in its receipt.
     """
 
     catalog: Catalog
     collections: Collections
     blobs: BlobStore
+    cached: CachedTexts = NOTHING_CACHED
 
     async def documents(
         self,
@@ -42,10 +44,12 @@ class Forget:
         With `only_expired` those stay that were sent anew, or given a later date, meanwhile; with
         `unless_after` those that have a newer version than the sequence given for their id.
         """
+        vectors = await self.cached.forget(collection, document_ids)
         receipt, versions = await self.catalog.forget(
             collection, document_ids, only_expired=only_expired, unless_after=unless_after
         )
-        return replace(receipt, blobs=await self._delete_files(versions))
+        deleted = await self._delete_files(versions)
+        return replace(receipt, blobs=deleted, cached_vectors=vectors)
 
     async def matching(
         self, collection: str, filters: Filter, *, dry_run: bool = False
@@ -69,8 +73,11 @@ class Forget:
 
     async def collection(self, name: str) -> DeletionReceipt:
         """Delete a collection and all in it. Raises CollectionNotFound."""
+        await self.collections.get(name)
+        vectors = await self.cached.forget(name, None)
         receipt, versions = await self.collections.delete(name)
-        return replace(receipt, blobs=await self._delete_files(versions))
+        deleted = await self._delete_files(versions)
+        return replace(receipt, blobs=deleted, cached_vectors=vectors)
 
     async def _delete_files(self, versions: Sequence[UUID]) -> int:
         deleted = 0
@@ -88,6 +95,7 @@ def _sum(one: DeletionReceipt, other: DeletionReceipt) -> DeletionReceipt:
         chunks=one.chunks + other.chunks,
         versions=one.versions + other.versions,
         blobs=one.blobs + other.blobs,
+        cached_vectors=one.cached_vectors + other.cached_vectors,
     )
 
 

@@ -1,12 +1,18 @@
-"""When a configuration fits what is stored in a collection."""
+"""What things are known by: a text in the cache of vectors, a configuration in a collection."""
 
 from collections.abc import Iterable, Iterator
+from hashlib import blake2b
 
 from ragcore.errors import CollectionMismatch
 from ragcore.model import Collection, EmbeddingSpec
 
 Trait = tuple[str, object, object]
 """What it is, how it was, how it is now."""
+
+
+def text_hash(text: str) -> bytes:
+    """Return what the vector of a text is kept under, beside the model that computed it."""
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=32).digest()
 
 
 def require_same(stored: Collection, *, embedding: EmbeddingSpec, chunker: str) -> None:

@@ -7,6 +7,7 @@ import shutil
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO
 from uuid import uuid4
@@ -14,6 +15,7 @@ from uuid import uuid4
 from ragcore.errors import BlobNotFound, BlobsUnavailable, InvalidInput, StorageFull
 
 _PIECE = 1 << 20
+_LISTED_AT_ONCE = 1000
 _TEMPORARY = ".tmp-"
 _TRIES = 5
 
@@ -99,12 +101,14 @@ class FolderBlobs:
     async def list(self, prefix: str = "") -> AsyncIterator[tuple[str, float]]:
         now = time.time()
         with _translated(prefix):
-            for path in await asyncio.to_thread(lambda: list(self._files(prefix))):
-                try:
-                    written = path.stat().st_mtime
-                except FileNotFoundError:
-                    continue  # deleted meanwhile
-                yield path.relative_to(self._root).as_posix(), now - written
+            files = self._files(prefix)
+            while some := await asyncio.to_thread(lambda: list(islice(files, _LISTED_AT_ONCE))):
+                for path in some:
+                    try:
+                        written = path.stat().st_mtime
+                    except FileNotFoundError:
+                        continue  # deleted meanwhile
+                    yield path.relative_to(self._root).as_posix(), now - written
 
     def _path(self, key: str) -> Path:
         parts = key.split("/")

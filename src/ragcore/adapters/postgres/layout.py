@@ -54,6 +54,11 @@ def context_of(chunk: Chunk) -> str | None:
     return context or None
 
 
+def embedded_texts(text: str, context: str | None) -> tuple[str, ...]:
+    """Return what a chunk may have been embedded from: the reverse of `context_of`."""
+    return (text,) if context is None else (f"{context}\n{text}", context, text)
+
+
 def passage(collection: str, row: Mapping[str, Any]) -> Passage:
     """Make a passage, without a score, of a row with its document's title, uri and metadata."""
     if row["own_metadata"]:
