@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import closing, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from inspect import isasyncgen, isgenerator
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def settings(
             data_dir=root / "data",
             access={"admin_key": ADMIN, "requests_per_minute": 0},
             conversion={"processes": 1, "max_file_mb": 1},
+            web={"allowed_hosts": ["127.0.0.1"]},
         )
 
 
@@ -624,6 +626,50 @@ def test_keys_and_jobs_are_managed_over_http(cli: Cli, conversions: HeldConversi
     assert cli("jobs", "cancel", failed["job_id"])["jobs"][0]["status"] == "failed"
     cli("jobs", "show", str(uuid4()), code=ExitCode.NOT_FOUND)
     cli("collections", "create", "Über", code=ExitCode.USAGE)
+
+
+class Page(BaseHTTPRequestHandler):
+    """One page, whose text a test may change."""
+
+    text = "The pump was replaced in May."
+
+    def do_GET(self) -> None:  # so it is called
+        content = self.text.encode()
+        self.send_response(200)
+        self.send_header("Content-Type", "text/plain; charset=utf-8")
+        self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
+@pytest.fixture
+def page() -> Iterator[str]:
+    """The address of a page of the test's own."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Page) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/pump.txt"
+        server.shutdown()
+        thread.join()
+
+
+def test_a_page_is_fetched_by_the_service_and_fetched_again(
+    cli: Cli, rag: Both, kind: str, page: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"web-{kind}"
+    job = rag.wait(rag.ingest(page, collection=name))
+    assert job.outcome == "created"
+    (document,) = rag.documents(uri=page, collection=name)
+    assert (document.document_id, document.version_id is None) == (job.document_id, False)
+    assert rag.wait(rag.refresh(job.document_id, collection=name)).outcome == "unchanged"
+    monkeypatch.setattr(Page, "text", "The pump was replaced in June.")
+    (again,) = cli("refresh", page, "-c", name)["jobs"]
+    assert (again["document_id"], again["outcome"]) == (job.document_id, "updated")
+    (again,) = cli("refresh", "--all", "-c", name)["jobs"]
+    assert again["outcome"] == "unchanged"
 
 
 def test_an_address_must_be_one_and_some_commands_take_none(

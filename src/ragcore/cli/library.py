@@ -56,6 +56,22 @@ class Intake(Protocol):
     ) -> "Job": ...
 
 
+class Refreshing(Protocol):
+    """Fetches documents of one collection again that came from URLs."""
+
+    async def id_of(self, url: str) -> str:
+        """Return the id of the document that came from there. Raises DocumentNotFound."""
+        ...
+
+    def all_ids(self) -> AsyncIterator[str]:
+        """Yield the ids of all that came from URLs."""
+        ...
+
+    async def refresh(self, document_id: str) -> "Job":
+        """Fetch one again and return how that ended."""
+        ...
+
+
 class Library(Protocol):
     """Each method is one command's whole work; what it needs is opened and closed in it.
 
@@ -64,6 +80,8 @@ class Library(Protocol):
     """
 
     def intake(self) -> AbstractAsyncContextManager[Intake]: ...
+
+    def refreshing(self, *, collection: str | None) -> AbstractAsyncContextManager[Refreshing]: ...
 
     async def search(
         self,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from ragcore.cli import output, session
-from ragcore.cli.library import Intake
+from ragcore.cli.library import Intake, Refreshing
 
 if TYPE_CHECKING:
     from ragcore.model import (
@@ -31,6 +31,7 @@ ACTOR: Final = "command line"
 """As the audit trail names whoever has the database's address anyway."""
 
 _LOOK_SECONDS: Final = 0.25
+_PAGE: Final = 200
 _MORE_THAN_CONVERTED: Final = 2
 """Files under way beyond those being converted, so that embedding does not wait for them."""
 
@@ -84,6 +85,35 @@ class LocalIntake:
         )
 
 
+class LocalRefreshing:
+    """Documents of URLs, fetched from here."""
+
+    def __init__(self, rag: "Rag", collection: str) -> None:
+        self._rag = rag
+        self._collection = collection
+
+    async def id_of(self, url: str) -> str:
+        uri = self._rag.runtime.web.canonical(url)
+        return (await self._rag.document_by_uri(uri, collection=self._collection)).document_id
+
+    async def all_ids(self) -> AsyncIterator[str]:
+        """A page in memory at a time."""
+        from ragcore.flows.fetch import is_url
+
+        await self._rag.runtime.collections.get(self._collection)
+        after: str | None = None
+        while page := await self._rag.documents(
+            collection=self._collection, limit=_PAGE, after=after
+        ):
+            for document in page:
+                if is_url(document.uri):
+                    yield document.document_id
+            after = page[-1].document_id
+
+    async def refresh(self, document_id: str) -> "Job":
+        return await self._rag.refresh(document_id, collection=self._collection)
+
+
 class LocalLibrary:
     """Opens for each command no more than it needs: listing jobs takes no model."""
 
@@ -91,6 +121,11 @@ class LocalLibrary:
     async def intake(self) -> AsyncIterator[Intake]:
         async with session.opened() as rag:
             yield LocalIntake(rag)
+
+    @asynccontextmanager
+    async def refreshing(self, *, collection: str | None) -> AsyncIterator[Refreshing]:
+        async with session.opened() as rag:
+            yield LocalRefreshing(rag, collection or rag.collection)
 
     async def search(
         self,

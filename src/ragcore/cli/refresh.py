@@ -1,18 +1,15 @@
 """`ragcore refresh`: documents that came from URLs, fetched again."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ragcore.cli import options, output, session
+from ragcore.cli import options, output, place, session
 from ragcore.errors import InvalidInput, NotFound, Rejected, SourceUnavailable
 
 if TYPE_CHECKING:
-    from ragcore.model import Job
-    from ragcore.rag import Rag
-
-_PAGE = 200
+    from ragcore.cli.library import Refreshing
 
 
 def refresh(
@@ -55,41 +52,19 @@ def refresh(
 async def _refresh(
     documents: Sequence[str], collection: str | None, everything: bool
 ) -> list[dict[str, Any]]:
-    async with session.opened() as rag:
-        name = collection or rag.collection
-        if not everything:
-            ids = [await _id_of(rag, name, each) for each in documents]
-            return [await _refreshed(rag, name, each) for each in ids]
-        return [await _refreshed(rag, name, each) async for each in _all(rag, name)]
-
-
-async def _id_of(rag: "Rag", collection: str, named: str) -> str:
-    """Return the id of a document that is named by it, or by its URL. Raises DocumentNotFound."""
     from ragcore.flows.fetch import is_url
 
-    if not is_url(named):
-        return named
-    uri = rag.runtime.web.canonical(named)
-    return (await rag.document_by_uri(uri, collection=collection)).document_id
+    async with place.library().refreshing(collection=collection) as refreshing:
+        if everything:
+            return [await _refreshed(refreshing, each) async for each in refreshing.all_ids()]
+        ids = [await refreshing.id_of(each) if is_url(each) else each for each in documents]
+        return [await _refreshed(refreshing, each) for each in ids]
 
 
-async def _all(rag: "Rag", collection: str) -> AsyncIterator[str]:
-    """Yield the ids of all documents that came from URLs, a page in memory at a time."""
-    from ragcore.flows.fetch import is_url
-
-    await rag.runtime.collections.get(collection)
-    after: str | None = None
-    while page := await rag.documents(collection=collection, limit=_PAGE, after=after):
-        for document in page:
-            if is_url(document.uri):
-                yield document.document_id
-        after = page[-1].document_id
-
-
-async def _refreshed(rag: "Rag", collection: str, document_id: str) -> dict[str, Any]:
+async def _refreshed(refreshing: "Refreshing", document_id: str) -> dict[str, Any]:
     """Fetch one again; what goes wrong with it is its result and stops no other."""
     try:
-        job: Job = await rag.refresh(document_id, collection=collection)
+        job = await refreshing.refresh(document_id)
     except (NotFound, Rejected, SourceUnavailable) as error:
         failed = {"status": "failed", "outcome": None, "error": output.describe_error(error)}
         return {"document_id": document_id} | failed

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from ragcore.cli.library import Intake
+from ragcore.cli.library import Intake, Refreshing
 from ragcore.client import AsyncClient, CollectionInfo, DocumentChunk
-from ragcore.errors import InvalidInput, RagError
+from ragcore.errors import DocumentNotFound, InvalidInput, RagError
 from ragcore.model import Passage
 from ragcore.steps.identity import id_from_uri
 
@@ -99,6 +99,30 @@ class RemoteIntake:
         return job
 
 
+class RemoteRefreshing:
+    """Documents of URLs, fetched again by the service."""
+
+    def __init__(self, client: AsyncClient, collection: str | None) -> None:
+        self._client = client
+        self._collection = collection
+
+    async def id_of(self, url: str) -> str:
+        async for found in self._client.documents(uri=url, collection=self._collection):
+            return found.document_id
+        raise DocumentNotFound(f"no document came from {url!r}")
+
+    async def all_ids(self) -> AsyncIterator[str]:
+        from ragcore.flows.fetch import is_url
+
+        async for document in self._client.documents(collection=self._collection):
+            if is_url(document.uri):
+                yield document.document_id
+
+    async def refresh(self, document_id: str) -> "Job":
+        job = await self._client.refresh(document_id, collection=self._collection)
+        return await self._client.wait(job)
+
+
 class RemoteLibrary:
     """Opens a client for each command."""
 
@@ -112,6 +136,11 @@ class RemoteLibrary:
     async def intake(self) -> AsyncIterator[Intake]:
         async with self._client() as client:
             yield RemoteIntake(client)
+
+    @asynccontextmanager
+    async def refreshing(self, *, collection: str | None) -> AsyncIterator[Refreshing]:
+        async with self._client() as client:
+            yield RemoteRefreshing(client, collection)
 
     async def search(
         self,
