@@ -53,7 +53,7 @@ class Readiness:
     async def __call__(self) -> Mapping[str, str]:
         """Return the state of each dependency: `ok`, `timeout`, or the code of its error.
 
-        After the code `model_missing` comes the model.
+        After the code `model_missing` come the model and the command that brings it.
         """
         async with self._asking:
             if monotonic() - self._asked_at > _FRESH_SECONDS:
@@ -77,7 +77,7 @@ class Readiness:
         try:
             task.result()
         except ModelMissing as error:
-            return f"{error.code}: {error.model}"
+            return f"{error.code}: {error.model}, run `ragcore models pull {error.model}`"
         except RagError as error:
             return error.code
         return OK

@@ -92,6 +92,18 @@ async def test_a_language_model_that_ollama_lacks_is_a_problem(
     assert (generation.state, generation.advice) == ("problem", "run `ragcore models pull nobody`")
 
 
+async def test_addresses_that_do_not_do_their_part_are_noted(
+    tmp_path: Path, ollama: FakeOllama
+) -> None:
+    away = f"127.0.0.1:{free_port(None)}"
+    several = OllamaSettings(urls=(ollama.url, f"http://{away}"))
+    settings = generating(tmp_path, ollama.url).model_copy(update={"ollama": several})
+    generation = named("generation", await examine(settings))
+    assert generation.state == "note"
+    assert f"Ollama at {away} is away" in generation.found
+    assert "ragcore models pull" in str(generation.advice)
+
+
 @pytest.mark.parametrize(
     ("server", "state", "words"),
     [

@@ -187,7 +187,9 @@ def test_a_model_that_ollama_lacks_is_named_and_costs_no_readiness(
     ollama.models = tuple(MODELS[:1])
     ready = api.http.get("/health/ready")
     assert (ready.status_code, ready.json()["status"]) == (200, "degraded")
-    assert ready.json()["dependencies"]["language_model"] == "model_missing: qwen2.5:7b"
+    assert ready.json()["dependencies"]["language_model"] == (
+        "model_missing: qwen2.5:7b, run `ragcore models pull qwen2.5:7b`"
+    )
     answer = ask(api, "Когда последний паром?")
     assert answer["generator"] == "extractive"
     assert "qwen2.5:7b" in answer["warnings"][0]

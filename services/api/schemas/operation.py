@@ -37,7 +37,7 @@ class ReadyOut(Out):
         description="`ok`, `timeout`, or the code of what is wrong: `database`, `queue` (without "
         "it jobs only start later), `blob_store`, `embedding_model`, `disk` and, when one is "
         "configured, `language_model` (without it answers quote the passages), where "
-        "`model_missing: NAME` names a model that Ollama lacks."
+        "`model_missing: …` names a model that Ollama lacks and the command that pulls it."
     )
 
 

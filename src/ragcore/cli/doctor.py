@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence, Set
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,9 +16,10 @@ import typer
 from ragcore import __version__
 from ragcore.cli import options, output
 from ragcore.cli.session import load_settings
-from ragcore.errors import ModelMissing, RagError, Unavailable
+from ragcore.errors import BucketNotFound, ModelMissing, NotConfigured, RagError, Unavailable
 
 if TYPE_CHECKING:
+    from ragcore.adapters.models.ollama_servers import OllamaServers
     from ragcore.embedded.run_directory import RunDirectory
     from ragcore.settings import Settings
 
@@ -39,6 +40,7 @@ _WHEN_AWAY = {
     "embedding": "start Ollama, or correct RAGCORE_OLLAMA__URL",
     "generation": "start Ollama, or correct RAGCORE_OLLAMA__URL; until then answers quote",
     "files": "start the S3 server, or correct RAGCORE_BLOBS_URL",
+    "buckets": "start the bucket server, or correct RAGCORE_BUCKETS__SERVERS__NAME__URL",
     "traces": "start Langfuse, or correct RAGCORE_LANGFUSE__URL; until then nothing is traced",
 }
 
@@ -90,6 +92,7 @@ async def examine(settings: "Settings") -> list[Finding]:
         _answer("embedding", _embedding(settings)),
         _answer("generation", _generation(settings)),
         _answer("files", _files(settings)),
+        *(_answer("buckets", _buckets(settings, name)) for name in settings.buckets.servers),
         _answer("traces", _traces(settings)),
     )
     return [
@@ -297,12 +300,9 @@ async def _ollama(settings: "Settings") -> Finding:
 
     async with open_ollama(settings) as ollama:
         spec = (await open_embedder(settings, ollama)).spec
-    return Finding(
-        "embedding",
-        "ok",
-        f"{spec.model} at {_addresses(settings)}: {spec.dimension} dimensions, "
-        f"digest {(spec.digest or 'unknown')[:12]}",
-    )
+        found = f"{spec.model} at {_addresses(settings)}: {spec.dimension} dimensions, "
+        found += f"digest {(spec.digest or 'unknown')[:12]}"
+        return await _at_every_address("embedding", found, ollama, {spec.model.partition(":")[2]})
 
 
 async def _generation(settings: "Settings") -> Finding:
@@ -311,10 +311,34 @@ async def _generation(settings: "Settings") -> Finding:
     from ragcore.runtime import open_language_models, open_ollama
 
     generation = settings.generation
-    names = ", ".join(dict.fromkeys((generation.model, *generation.models.values())))
+    names = dict.fromkeys((generation.model, *generation.models.values()))
+    found = f"ollama:{', '.join(names)} at {_addresses(settings)}"
     async with open_ollama(settings) as ollama:
         await open_language_models(settings, ollama).require()
-    return Finding("generation", "ok", f"ollama:{names} at {_addresses(settings)}")
+        return await _at_every_address("generation", found, ollama, names.keys())
+
+
+async def _at_every_address(
+    name: str, found: str, ollama: "OllamaServers", wanted: Set[str]
+) -> Finding:
+    """Note which addresses don't do their part, where others do it for them."""
+    from ragcore.adapters.models.ollama_models import OllamaModels
+
+    if len(ollama.endpoints) == 1:
+        return Finding(name, "ok", found)
+    installed, failures = await OllamaModels(ollama).installed()
+    lacking = [
+        f"{address} lacks {model!r}"
+        for address in sorted({each.address for each in installed})
+        for model in wanted
+        if not any(each.is_named(model) for each in installed if each.address == address)
+    ]
+    if not failures and not lacking:
+        return Finding(name, "ok", found)
+    complaints = "; ".join((*map(str, failures), *lacking))
+    return Finding(
+        name, "note", f"{found}; {complaints}", "start what is away, then run `ragcore models pull`"
+    )
 
 
 def _addresses(settings: "Settings") -> str:
@@ -351,6 +375,24 @@ async def _traces(settings: "Settings") -> Finding:
     except Unavailable as error:
         return Finding("traces", "note", f"Langfuse at {place}: {error}", _WHEN_AWAY["traces"])
     return Finding("traces", "ok", f"project {project!r} of Langfuse at {place}")
+
+
+async def _buckets(settings: "Settings", name: str) -> Finding:
+    """Look whether a configured server answers for each of its buckets."""
+    from ragcore.runtime import open_buckets
+
+    server = settings.buckets.servers[name]
+    found = f"{name}: {', '.join(server.buckets)} at {_place(server.url)}"
+    buckets = open_buckets(settings)
+    try:
+        for bucket in server.buckets:
+            await buckets.answers(bucket)
+    except (BucketNotFound, NotConfigured) as error:
+        advice = "make the bucket, or correct RAGCORE_BUCKETS__SERVERS__NAME__BUCKETS and its keys"
+        return Finding("buckets", "problem", f"{found}: {error}", advice)
+    finally:
+        await buckets.aclose()
+    return Finding("buckets", "ok", found)
 
 
 # --- readers of documents ------------------------------------------------------------------

@@ -64,8 +64,9 @@ async def test_a_failure_after_the_time_limit_is_nobodys() -> None:
 
 async def test_a_language_model_that_is_missing_is_named() -> None:
     readiness = Readiness({"language_model": failing(ModelMissing("pull it", model="saiga"))})
-    assert await readiness() == {"language_model": "model_missing: saiga"}
-    assert can_answer({"database": "ok", "language_model": "model_missing: saiga"})
+    state = "model_missing: saiga, run `ragcore models pull saiga`"
+    assert await readiness() == {"language_model": state}
+    assert can_answer({"database": "ok", "language_model": state})
 
 
 def test_questions_need_the_database_and_the_model_alone() -> None:

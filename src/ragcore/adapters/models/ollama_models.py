@@ -38,6 +38,10 @@ class InstalledModel:
     is_loaded: bool
     """Whether it is in memory now."""
 
+    def is_named(self, name: str) -> bool:
+        """Whether a name means it; without a tag it means `latest`."""
+        return self.name in (name, f"{name}:latest")
+
 
 @dataclass(frozen=True, slots=True)
 class PullProgress:

@@ -189,6 +189,8 @@ class OllamaServers:
             try:
                 return await self._ask(endpoint, asked, call)
             except ModelMissing as error:
+                if not endpoint.is_lacking(asked.model):
+                    log.warning("%s", error)
                 endpoint.lacks(asked.model)
                 call.hopeless.add(endpoint)
                 failure = failure or error
@@ -251,19 +253,19 @@ class OllamaServers:
         wanted = self._digests.get(asked.model)
         if wanted is None or asked.path not in _WORK or asked.model in endpoint.verified:
             return
-        found = digest_of(asked.model, await listed_at(endpoint))
+        try:
+            found = digest_of(asked.model, await listed_at(endpoint))
+        except ModelTimeout as error:  # a short one: there is time left to ask elsewhere
+            raise ModelUnavailable(str(error)) from error
         if found is None:
             raise missing_model(asked.model, endpoint.where)
         if found != wanted:
-            log.warning(
-                "%s has another %r than the other addresses (digest %.12s, not %.12s) and is not "
-                "used for it: pull the model anew on all of them, and start again",
-                endpoint.where,
-                asked.model,
-                found,
-                wanted,
+            raise ModelMissing(
+                f"{endpoint.where} has another {asked.model!r} than the one in use (digest "
+                f"{found[:12]}, not {wanted[:12]}), whose vectors are no match: pull it anew at "
+                "every address, and start again",
+                model=asked.model,
             )
-            raise missing_model(asked.model, endpoint.where)
         endpoint.verified.add(asked.model)
 
 
