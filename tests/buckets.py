@@ -16,7 +16,6 @@ from uuid import uuid4
 from minio import Minio
 from minio.commonconfig import Tags
 from urllib3 import PoolManager, Retry
-from urllib3.exceptions import HTTPError
 
 ACCESS_KEY = "the-access-key"
 SECRET_KEY = "the-secret-key"
@@ -93,12 +92,14 @@ def running_s3_server(directory: Path) -> Iterator[S3Server]:
     identities = [{"name": "tester", "credentials": credentials, "actions": actions}]
     users.write_text(json.dumps({"identities": identities}))
     (directory / "data").mkdir()
+    # Each bucket has files of its own: one of them, not seven.
+    (directory / "master.toml").write_text("[master.volume_growth]\ncopy_1 = 1\n")
     ports = _free_ports(8)
     program = Path(sysconfig.get_path("scripts")) / "weed"
     command = [
         str(program), "-logtostderr", "server", f"-dir={directory / 'data'}",
         "-ip=127.0.0.1", "-ip.bind=127.0.0.1", "-master.telemetry=false",
-        "-master.volumeSizeLimitMB=64", "-volume.max=50", "-volume.preStopSeconds=0",
+        "-master.volumeSizeLimitMB=64", "-volume.max=1000", "-volume.preStopSeconds=0",
         f"-master.port={ports[0]}", f"-master.port.grpc={ports[1]}",
         f"-volume.port={ports[2]}", f"-volume.port.grpc={ports[3]}",
         "-filer", f"-filer.port={ports[4]}", f"-filer.port.grpc={ports[5]}",
@@ -138,8 +139,6 @@ def _wait_until_it_stores(
                 quick.make_bucket("first")
             quick.put_object("first", "object", BytesIO(b"x"), 1)
             return
-        except (HTTPError, OSError) as error:
-            last = error
         except Exception as error:  # noqa: BLE001 - whatever it says before it is ready
             last = error
         time.sleep(0.2)

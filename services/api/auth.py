@@ -21,6 +21,8 @@ ANONYMOUS: Final = Principal("anonymous", frozenset(), collections=frozenset())
 
 OPEN_PATHS: Final = frozenset({"/health/live", "/health/ready"})
 """For orchestrators, which have no key; they tell states and nothing of what is stored."""
+HOOK_PATHS: Final = frozenset({"/hooks/minio"})
+"""Where a secret of its own is asked for, by the route, before it reads the body."""
 METRICS_PATH: Final = "/metrics"
 
 log = logging.getLogger(__name__)
@@ -29,15 +31,18 @@ log = logging.getLogger(__name__)
 class Authentication:
     """Put the caller into `request.state.principal`, or refuse the request.
 
-    Everything needs a key, but for `OPEN_PATHS`, and `METRICS_PATH` when `open_metrics`; otherwise
-    that takes an administrator of all collections. With `needs_key` False, whoever reaches the
-    service may do everything, and a key that is sent nevertheless is not looked at.
+    Everything needs a key, but for `OPEN_PATHS` and `HOOK_PATHS`, and `METRICS_PATH` when
+    `open_metrics`; otherwise that takes an administrator of all collections. With `needs_key`
+    False, whoever reaches the service may do everything, and a key that is sent nevertheless is
+    not looked at.
     """
 
     def __init__(self, app: ASGIApp, *, needs_key: bool, open_metrics: bool) -> None:
         self._app = app
         self._needs_key = needs_key
-        self._open_paths = OPEN_PATHS | ({METRICS_PATH} if open_metrics else frozenset())
+        self._open_paths = OPEN_PATHS | HOOK_PATHS
+        if open_metrics:
+            self._open_paths |= {METRICS_PATH}
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":

@@ -36,11 +36,13 @@ from ragcore_api.metrics import ApiMetrics, Measured, gauges_of
 from ragcore_api.readiness import Readiness
 from ragcore_api.routes import (
     audit,
+    buckets,
     collections,
     convert,
     documents,
     feedback,
     health,
+    hooks,
     ingest,
     jobs,
     keys,
@@ -115,8 +117,8 @@ def create_app(settings: Settings, *, is_stopping: Callable[[], bool] = lambda: 
     _add_middleware(app, settings, metrics)
     # In this order a path is looked for: questions are asked most often.
     for module in (
-        questions, openai, documents, ingest, convert, jobs, collections, feedback, keys, audit,
-        health,
+        questions, openai, documents, ingest, buckets, convert, jobs, collections, feedback, keys,
+        audit, hooks, health,
     ):  # fmt: skip
         app.include_router(module.router)
     app.router.routes.append(mcp.route)

@@ -54,6 +54,7 @@ from ragcore.model import (
 )
 from ragcore.ports import (
     UNMETERED,
+    BucketOrder,
     ConversionRequest,
     Converter,
     Doorbell,
@@ -249,6 +250,10 @@ class Rag:
             max_delete_share=max_delete_share,
             dry_run=dry_run,
         )
+        return await self.sync_order(order, on_progress=on_progress)
+
+    async def sync_order(self, order: BucketOrder, *, on_progress: OnProgress | None = None) -> Job:
+        """Do what `sync` does for an order that is made already."""
         await self._runtime.open_collection(order.collection)
         job = await self._runtime.sync.start(order, submitted_by="ragcore")
         return await self._finish_bucket(job, on_progress)

@@ -6,7 +6,7 @@ from uuid import UUID
 
 from pydantic import AwareDatetime, Field, computed_field, model_validator
 
-from ragcore.model import JobStatus, Outcome, Stage
+from ragcore.model import JobKind, JobStatus, Outcome, Stage
 from ragcore_api.schemas.values import CollectionName, DocumentId, In, Out, examples
 
 Uri = Annotated[
@@ -107,12 +107,15 @@ _JOB = {
     "created_at": "2026-01-12T09:30:00Z",
     "started_at": "2026-01-12T09:30:01Z",
     "finished_at": None,
+    "kind": "document",
+    "parent_id": None,
+    "counts": {},
     "status_url": "/jobs/0b9a7d6c-3a51-4c0e-9a44-6a9f3a5d2c11",
 }
 
 
 class JobOut(Out):
-    """One unit of work, for one document."""
+    """One unit of work: for one document, or for a bucket and what is in it."""
 
     model_config = examples(_JOB)
 
@@ -133,6 +136,11 @@ class JobOut(Out):
     created_at: datetime | None
     started_at: datetime | None
     finished_at: datetime | None
+    kind: JobKind = Field(
+        description="A `bucket` job has the id of its bucket and prefix as `document_id`."
+    )
+    parent_id: UUID | None = Field(description="The bucket's job that made this one.")
+    counts: dict[str, int] = Field(description="What a bucket's job found and did, by outcome.")
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ragcore.cli import options, output, place, session, watching
+from ragcore.cli import options, output, place, session, sync, watching
 from ragcore.cli.progress import IngestProgress, ingest_progress
 from ragcore.errors import InvalidInput, RagError
 
@@ -24,7 +24,10 @@ _STDIN = "-"
 def ingest(
     sources: Annotated[
         list[str],
-        typer.Argument(metavar="PATH…", help="Files, folders and URLs; - reads text from stdin."),
+        typer.Argument(
+            metavar="SOURCE…",
+            help="Files, folders, URLs and s3://bucket/prefix; - reads text from stdin.",
+        ),
     ],
     collection: options.Collection = None,
     metadata: Annotated[
@@ -51,6 +54,11 @@ def ingest(
             "with --url 8]",
         ),
     ] = None,
+    include: sync.Include = None,
+    exclude: sync.Exclude = None,
+    delete_missing: sync.DeleteMissing = False,
+    max_delete_share: sync.MaxDeleteShare = 0.2,
+    dry_run: sync.DryRun = False,
     as_json: options.AsJson = False,
 ) -> None:
     """Read documents and make them searchable.
@@ -65,6 +73,7 @@ def ingest(
       ragcore ingest papers/ --collection research --metadata year=2026
       ragcore ingest https://example.org/timetable.html
       ragcore ingest notes/ --watch
+      ragcore ingest s3://reports/2024/ --include '*.pdf' --dry-run
       echo "The pump was replaced in May." | ragcore ingest - --title "Pump log"
 
     Exit code 1 when any document failed, 3 when the database is away.
@@ -77,6 +86,18 @@ def ingest(
             metadata=options.read_pairs(metadata, option="--metadata") or None,
         )
         _check_arguments(sources, said, watch=watch)
+        bucket_options = {
+            "include": include or (),
+            "exclude": exclude or (),
+            "delete_missing": delete_missing,
+            "max_delete_share": max_delete_share,
+            "dry_run": dry_run,
+        }
+        is_bucket = _are_buckets(sources, said, bucket_options, watch=watch)
+    if is_bucket:
+        said_of_buckets = {"collection": collection, "metadata": said.metadata, **bucket_options}
+        sync.ingest_buckets(sources, said_of_buckets, as_json=as_json)
+        return
     if watch:
         session.run_async(lambda: _watch(sources, said, jobs, as_json), as_json=as_json)
         return
@@ -135,6 +156,26 @@ def _check_arguments(sources: Sequence[str], said: _Said, *, watch: bool) -> Non
         checked_collection(said.collection)
     if said.document_id is not None:
         checked_document_id(said.document_id)
+
+
+def _are_buckets(
+    sources: Sequence[str], said: _Said, bucket_options: Mapping[str, Any], *, watch: bool
+) -> bool:
+    """Say whether the sources are buckets; what goes with those only is refused without them."""
+    found = [source[:5].lower() == "s3://" for source in sources]
+    if not any(found):
+        if any(value not in (False, (), 0.2) for value in bucket_options.values()):
+            raise InvalidInput(
+                "--include, --exclude, --delete-missing, --max-delete-share and --dry-run go with "
+                "s3://bucket/prefix"
+            )
+        return False
+    if not all(found) or watch or said.title is not None or said.document_id is not None:
+        raise InvalidInput(
+            "s3://bucket/prefix goes with other buckets only, and without --watch (`ragcore sync "
+            "--every`), --title and --document-id"
+        )
+    return True
 
 
 # --- once ----------------------------------------------------------------------------------
