@@ -2,12 +2,12 @@
 
 from http import HTTPStatus
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter
 
 from ragcore.errors import Busy, TraceNotFound, TracingOff
 from ragcore_api.deps import QueryCaller, RagDep
 from ragcore_api.errors import problems
-from ragcore_api.schemas.feedback import FeedbackIn
+from ragcore_api.schemas.feedback import FeedbackIn, FeedbackOut
 
 router = APIRouter(tags=["questions"])
 
@@ -17,10 +17,9 @@ router = APIRouter(tags=["questions"])
     operation_id="give_feedback",
     summary="Say what an answer was worth",
     status_code=HTTPStatus.ACCEPTED,
-    response_class=Response,
     responses=problems(TraceNotFound, TracingOff, Busy),
 )
-async def give_feedback(feedback: FeedbackIn, rag: RagDep, caller: QueryCaller) -> Response:
+async def give_feedback(feedback: FeedbackIn, rag: RagDep, caller: QueryCaller) -> FeedbackOut:
     """Put a score on the trace of an answer.
 
     Sent again with the same key it takes the place of the first. Whoever knows a `trace_id` was
@@ -33,4 +32,4 @@ async def give_feedback(feedback: FeedbackIn, rag: RagDep, caller: QueryCaller) 
         comment=feedback.comment,
         given_by=principal.name if principal.key_id is None else str(principal.key_id),
     )
-    return Response(status_code=HTTPStatus.ACCEPTED)
+    return FeedbackOut(trace_id=feedback.trace_id.lower(), score=feedback.score)

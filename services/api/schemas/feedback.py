@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from ragcore.steps.feedback import MOST_COMMENT_CHARACTERS
-from ragcore_api.schemas.values import In, examples
+from ragcore_api.schemas.values import In, Out, examples
 
 
 class FeedbackIn(In):
@@ -26,3 +26,12 @@ class FeedbackIn(In):
         ge=0, le=1, allow_inf_nan=False, description="0…1, higher is better: a thumb is 0 or 1."
     )
     comment: str | None = Field(default=None, max_length=MOST_COMMENT_CHARACTERS)
+
+
+class FeedbackOut(Out):
+    """What was taken, and is on its way."""
+
+    model_config = examples({"trace_id": "6b066fe744a8f62c99a43971435b8760", "score": 1})
+
+    trace_id: str
+    score: float
