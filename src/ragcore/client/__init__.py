@@ -22,6 +22,7 @@ from ragcore.client.values import (
     DocumentChunk,
     DocumentDetail,
     NewKey,
+    ObjectResult,
     Readiness,
     ServiceVersion,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "DocumentChunk",
     "DocumentDetail",
     "NewKey",
+    "ObjectResult",
     "Readiness",
     "Retries",
     "ServiceVersion",

@@ -127,6 +127,43 @@ class Intake(Caller):
         return job
 
     @call
+    def ingest_bucket(
+        self,
+        bucket: str,
+        prefix: str = "",
+        *,
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        collection: str | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        delete_missing: bool = False,
+        max_delete_share: float | None = None,
+        dry_run: bool = False,
+    ) -> Steps[Job]:
+        """Have a bucket that the service knows listed, and what is new or changed ingested.
+
+        The job ends with the last of its documents; its `counts` tell what was found and done,
+        `job_objects` tells it object by object. Asked for again it is the same job while that is
+        under way. `delete_missing` deletes the documents whose objects are gone, unless that is a
+        larger share than `max_delete_share`. Raises BucketNotFound, Forbidden, InvalidInput …
+        """
+        wanted = given(
+            {
+                "bucket": bucket,
+                "prefix": prefix,
+                "include": list(include),
+                "exclude": list(exclude),
+                "collection": collection,
+                "metadata": None if metadata is None else dict(metadata),
+                "delete_missing": delete_missing,
+                "max_delete_share": max_delete_share,
+                "dry_run": dry_run,
+            }
+        )
+        request = Request("POST", "/ingest/bucket", body=JsonBody(wanted), is_repeatable=True)
+        return made(Job, (yield from self._told(request)))
+
+    @call
     def convert(
         self,
         source: str | Path | bytes | BinaryIO,

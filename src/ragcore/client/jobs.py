@@ -12,7 +12,7 @@ from ragcore.client.events import Event, EventReader
 from ragcore.client.exchange import Item, Pause, Request, Steps, Stream, read
 from ragcore.client.problems import error_of_event
 from ragcore.client.retrying import PATIENT
-from ragcore.client.values import made
+from ragcore.client.values import ObjectResult, made
 from ragcore.model import Job, JobStatus
 
 _POLL_SECONDS: Final = 30.0
@@ -50,6 +50,19 @@ class Jobs(Caller):
         query = {"status": status, "collection": collection, "document_id": document_id}
         yield from self._pages(
             "/jobs", "jobs", lambda told: made(Job, told), query=query, limit=limit, after=after
+        )
+
+    @stream
+    def job_objects(self, job: JobId, *, limit: int | None = None) -> Stream[ObjectResult]:
+        """Yield what a bucket's job decided about its objects, in order of their keys; those that
+        needed nothing are only counted in the job. Raises JobNotFound."""
+        yield from self._pages(
+            f"/jobs/{id_of(job)}/objects",
+            "objects",
+            lambda told: made(ObjectResult, told),
+            query={},
+            limit=limit,
+            after=None,
         )
 
     @call

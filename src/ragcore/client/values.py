@@ -20,7 +20,10 @@ from ragcore.model import (
     Box,
     Citation,
     Document,
+    JobFailure,
+    JobStatus,
     NoAnswerReason,
+    Outcome,
     Passage,
     Place,
     ReadingReport,
@@ -85,6 +88,22 @@ class CollectionInfo:
     documents: int = 0
     chunks: int = 0
     created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectResult:
+    """What a bucket's job decided about an object, and what became of it."""
+
+    key: str
+    action: str
+    """`new`, `changed`, `gone`, `deleted`, `skipped` or `failed_before`."""
+    reason: str | None = None
+    """Why it was left out, or how it failed before."""
+    job_id: UUID | None = None
+    """The job of its document, where it has one."""
+    status: JobStatus | None = None
+    outcome: Outcome | None = None
+    error: JobFailure | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,15 +20,18 @@ NOT_IN_THE_CLIENT: Final = {
     "get_model": "OpenAI's clients",
     "create_chat_completion": "OpenAI's clients",
     "create_embeddings": "OpenAI's clients",
+    "hear_minio": "a bucket's own notifications",
 }
 
 METHODS: Final[Mapping[str, Callable[[Operations], Any]]] = {
     "ingest": lambda rag: Operations.ingest(rag, b"x"),
     "ingest_files": lambda rag: Operations.ingest_files(rag, [__file__]),
     "ingest_text": lambda rag: Operations.ingest_text(rag, "x"),
+    "ingest_bucket": lambda rag: Operations.ingest_bucket(rag, "a"),
     "convert": lambda rag: Operations.convert(rag, b"x"),
     "job": lambda rag: Operations.job(rag, JOB),
     "jobs": Operations.jobs,
+    "job_objects": lambda rag: Operations.job_objects(rag, JOB),
     "wait": lambda rag: Operations.wait(rag, JOB),
     "wait_all": lambda rag: Operations.wait_all(rag, [JOB]),
     "follow": lambda rag: Operations.follow(rag, JOB),

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 
-from ragcore.client import AnswerCitations, ConvertedChunk, Retries
+from ragcore.client import AnswerCitations, ConvertedChunk, ObjectResult, Retries
 from ragcore.client.exchange import Request, Response
 from ragcore.client.operations import Operations
 from ragcore.errors import (
@@ -137,6 +137,24 @@ def test_a_url_is_for_the_service_to_fetch_and_a_text_is_sent_as_it_is(rag: Oper
     told = sent_json(script.requests[0])
     assert datetime.fromisoformat(told.pop("expires_at")) == last_day
     assert told == {"text": "Паром", "filename": "a.md"}
+
+
+def test_a_bucket_is_asked_for_in_the_words_of_the_service(rag: Operations) -> None:
+    script = Script([answered(QUEUED | {"kind": "bucket", "counts": {"new": 2}}, 202)])
+    job = script.run(Operations.ingest_bucket(rag, "reports", "2024/", include=["*.pdf"]))
+    assert (job.kind, job.counts) == ("bucket", {"new": 2})
+    assert sent_json(script.requests[0]) == {
+        "bucket": "reports",
+        "prefix": "2024/",
+        "include": ["*.pdf"],
+        "exclude": [],
+        "delete_missing": False,
+        "dry_run": False,
+    }
+    told = {"key": "a.pdf", "action": "new", "job_id": str(JOB_ID), "error": None}
+    script = Script([answered({"objects": [told], "next_cursor": None})])
+    script.run(Operations.job_objects(rag, JOB_ID))
+    assert script.items == [ObjectResult("a.pdf", "new", job_id=JOB_ID)]
 
 
 def test_a_file_that_is_not_there_is_no_request(rag: Operations, tmp_path: Path) -> None:
