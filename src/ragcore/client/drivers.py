@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import httpx
 
+from ragcore import __version__
 from ragcore.client.calls import Awaiting, Blocking
 from ragcore.client.exchange import (
     Command,
@@ -201,13 +202,14 @@ def _checked_url(url: str | None) -> str:
 
 
 def _headers(api_key: str | None) -> dict[str, str]:
+    headers = {"User-Agent": f"ragcore/{__version__}"}
     key = api_key or os.environ.get(API_KEY)
     if not key:
-        return {}
+        return headers
     if not _KEY.fullmatch(key):
         raise InvalidInput(f"the API key ({API_KEY}) holds a space, a line break or other letters")
     # httpx hides this header in its own repr, unlike X-API-Key.
-    return {"Authorization": f"Bearer {key}"}
+    return headers | {"Authorization": f"Bearer {key}"}
 
 
 # --- one call's connection ---------------------------------------------------------------------

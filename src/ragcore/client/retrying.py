@@ -12,6 +12,7 @@ from ragcore.client.problems import error_of, retry_after_seconds
 _TOO_MANY_REQUESTS: Final = 429
 _BAD_GATEWAY: Final = 502
 _UNAVAILABLE: Final = 503
+_GATEWAY_TIMEOUT: Final = 504
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,4 +83,6 @@ def _may_go_again(request: Request, heard: Response | NoAnswer) -> bool:
         return request.is_repeatable and (request.method == "GET" or not heard.is_timeout)
     if heard.status == _TOO_MANY_REQUESTS:
         return True
+    if heard.status == _GATEWAY_TIMEOUT:
+        return request.is_repeatable and request.method == "GET"
     return request.is_repeatable and heard.status in (_BAD_GATEWAY, _UNAVAILABLE)
