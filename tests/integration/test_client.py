@@ -60,7 +60,7 @@ def settings(
             data_dir=root / "data",
             access={"admin_key": ADMIN, "requests_per_minute": 0},
             conversion={"processes": 1, "max_file_mb": 1},
-            web={"allowed_hosts": ["127.0.0.1"]},
+            fetch={"allowed_hosts": ["127.0.0.1"]},
         )
 
 
