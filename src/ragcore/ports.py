@@ -617,8 +617,12 @@ class Catalog(Protocol):
         *,
         only_expired: bool = False,
         unless_after: Mapping[str, int] | None = None,
+        actor: str | None = None,
     ) -> tuple[DeletionReceipt, Sequence[UUID]]:
         """Remove documents, chunks and versions in one transaction; running jobs of theirs lose.
+
+        With an `actor` each is in the audit trail, by the same transaction; None: its caller has
+        seen to that.
 
         Also answers with the versions whose files may be deleted now. Ids that don't exist are left
         out of the receipt, with `only_expired` also those that `expired` would not name now, with
@@ -1074,6 +1078,7 @@ class BucketState:
     started_seconds_ago: float | None = None
     succeeded_seconds_ago: float | None = None
     is_under_way: bool = False
+    """Whether one waits to begin, or is listing. One that waits for its children is not."""
 
 
 class Sources(Protocol):
@@ -1085,7 +1090,7 @@ class Sources(Protocol):
     async def start(
         self, order: BucketOrder, *, submitted_by: str, request_id: str | None = None
     ) -> Job:
-        """Queue a bucket's job; the one that is under way already when it has the same order.
+        """Queue a bucket's job, or find the one of the same order that still waits to begin.
 
         Recorded in the audit trail in the same transaction.
         """

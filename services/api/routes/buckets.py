@@ -47,8 +47,8 @@ async def ingest_bucket(
     """List a bucket, and ingest what is new or has changed since it was last ingested.
 
     Answered with a job for the whole, which ends with the last of its documents; its `counts` say
-    what was found and done, `GET /jobs/{job_id}/objects` tells it object by object. While it is
-    under way the same request is answered with the same job.
+    what was found and done, `GET /jobs/{job_id}/objects` tells it object by object. Until it has
+    begun, the same request is answered with the same job.
     """
     collection = caller.require_collection(wanted.collection or rag.collection)
     order = bucket_order(

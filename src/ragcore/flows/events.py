@@ -104,7 +104,7 @@ class StartDueSyncs:
         return started
 
     async def start(self, wanted: ScheduledSync) -> Job:
-        """Queue the job of one now; the one that is under way is answered instead of a second."""
+        """Queue the job of one now, or find the one that waits already."""
         await self.open_collection(wanted.order.collection)
         return await self.sync.start(wanted.order, submitted_by=f"sync {wanted.name}"[:100])
 

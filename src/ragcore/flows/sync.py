@@ -75,7 +75,7 @@ class Sync:
     async def start(
         self, order: BucketOrder, *, submitted_by: str, request_id: str | None = None
     ) -> Job:
-        """Queue a bucket's job, once for as long as it is under way. Asks no server.
+        """Queue a bucket's job, once for as long as it has not begun. Asks no server.
 
         The collection must be there. Raises InvalidInput, BucketNotFound, Forbidden,
         StoreUnavailable.

@@ -60,7 +60,7 @@ class PostgresSources:
         }
         async with self._transaction() as connection:
             await connection.execute(SQL["take_turns"], {"place": _place(order)})
-            row = await _one(connection, "under_way", values)
+            row = await _one(connection, "waiting", values)
             row = row or await _one(connection, "insert_job", values)
         assert row is not None
         return job_of(row)

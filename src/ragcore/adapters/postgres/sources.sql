@@ -12,10 +12,11 @@ VALUES (%(job_id)s, 'bucket', %(collection)s, %(document_id)s, %(arguments)s, %(
         %(request_id)s)
 RETURNING *;
 
--- name: under_way
+-- name: waiting
+-- One that has begun to list may have passed by what the caller has just put there.
 SELECT * FROM ragcore.jobs
 WHERE kind = 'bucket' AND collection = %(collection)s AND document_id = %(document_id)s
-  AND arguments = %(arguments)s AND status IN ('queued', 'running')
+  AND arguments = %(arguments)s AND status = 'queued'
 ORDER BY created_at
 LIMIT 1;
 
@@ -141,7 +142,8 @@ LIMIT %(limit)s;
 -- name: state
 SELECT extract(epoch FROM now() - max(created_at))::float8 AS started,
        extract(epoch FROM now() - max(finished_at) FILTER (WHERE status = 'succeeded'))::float8 AS succeeded,
-       coalesce(bool_or(status IN ('queued', 'running')), false) AS is_under_way
+       coalesce(bool_or(status = 'queued' OR status = 'running' AND lease_until IS NOT NULL), false)
+           AS is_under_way
 FROM ragcore.jobs
 WHERE kind = 'bucket' AND collection = %(collection)s AND document_id = %(document_id)s
   AND NOT (arguments ->> 'dry_run')::boolean;

@@ -1,0 +1,200 @@
+"""Buckets over HTTP: ingested on request, and told of by MinIO."""
+
+import json
+from collections.abc import Iterator
+from urllib.parse import quote_plus
+from uuid import UUID
+
+import httpx
+import pytest
+
+from apis import Api, code_of, running_api
+from buckets import Bucket, S3Server
+from conftest import TestServer
+
+SECRET = "what MinIO knows of us"
+
+
+@pytest.fixture(scope="module")
+def module_bucket(s3_server: S3Server) -> Bucket:
+    return s3_server.make_bucket()
+
+
+@pytest.fixture(scope="module")
+def own_bucket(s3_server: S3Server) -> Bucket:
+    """Where uploads are stored."""
+    return s3_server.make_bucket()
+
+
+@pytest.fixture(scope="module")
+def api(
+    postgres_server: TestServer,
+    migrated_template: str,
+    embedded: object,
+    s3_server: S3Server,
+    module_bucket: Bucket,
+    own_bucket: Bucket,
+) -> Iterator[Api]:
+    redis_url: str = embedded.redis_url  # type: ignore[attr-defined]
+    blobs_url = f"s3://{_key(s3_server)}@{s3_server.address}/{own_bucket.name}?secure=false"
+    sync = {"bucket": module_bucket.name, "prefix": "told/", "delete_missing": True}
+    with running_api(
+        postgres_server,
+        template=migrated_template,
+        redis_url=redis_url,
+        blobs_url=blobs_url,
+        buckets={
+            "servers": {"test": s3_server.settings(module_bucket.name)},
+            "syncs": {"told": {**sync, "collection": "told"}},
+            "hook_secret": SECRET,
+        },
+    ) as api:
+        yield api
+
+
+def _key(server: S3Server) -> str:
+    described = server.settings()
+    return f"{described['access_key']}:{described['secret_key']}"
+
+
+def run(api: Api, job_id: str) -> None:
+    """Do what a worker would do about a bucket's job."""
+    job = api.runner.run(api.rag.runtime.catalog.job(UUID(job_id)))
+    api.runner.run(api.rag._finish_bucket(job, None))
+
+
+def test_a_bucket_is_ingested_by_a_job_that_tells_of_its_objects(
+    api: Api, module_bucket: Bucket
+) -> None:
+    module_bucket.put("in/a.txt", "The ferry to Vega leaves at noon.")
+    module_bucket.put("in/b.mp4", "no text")
+    key = api.key("ingest", "query", collections=["harbour"])
+    wanted = {"bucket": module_bucket.name, "prefix": "in/", "collection": "harbour"}
+    answer = api.http.post("/ingest/bucket", json=wanted, headers=key)
+    assert answer.status_code == 202, answer.text
+    job = answer.json()
+    assert (job["kind"], job["status"]) == ("bucket", "queued")
+    assert answer.headers["Location"] == f"/jobs/{job['job_id']}"
+    again = api.http.post("/ingest/bucket", json=wanted, headers=key).json()
+    assert again["job_id"] == job["job_id"]
+
+    run(api, job["job_id"])
+    ended = api.http.get(f"/jobs/{job['job_id']}?wait=10", headers=key).json()
+    assert ended["status"] == "succeeded"
+    assert {k: v for k, v in ended["counts"].items() if v} == {
+        "listed": 2, "skipped": 1, "new": 1, "created": 1
+    }  # fmt: skip
+    url = f"/jobs/{job['job_id']}/objects"
+    first = api.http.get(url, params={"limit": 1}, headers=key).json()
+    assert first["objects"][0]["outcome"] == "created"
+    rest = api.http.get(url, params={"cursor": first["next_cursor"]}, headers=key).json()
+    assert [each["action"] for each in rest["objects"]] == ["skipped"]
+    assert rest["next_cursor"] is None
+    document = api.http.get(
+        "/documents",
+        params={"collection": "harbour", "uri": module_bucket.uri("in/a.txt")},
+        headers=key,
+    ).json()["documents"][0]
+    assert document["document_id"] == first["objects"][0]["key"].removeprefix("in/") + (
+        "~" + document["document_id"].partition("~")[2]
+    )
+    trail = api.http.get("/audit", params={"action": "bucket.ingest"}).json()["entries"]
+    assert trail[0]["collection"] == "harbour"
+    assert trail[0]["details"]["order"]["bucket"] == module_bucket.name
+
+
+def test_who_may_not_ingest_there_is_refused(api: Api, module_bucket: Bucket) -> None:
+    wanted = {"bucket": module_bucket.name, "collection": "harbour"}
+    asking = api.http.post("/ingest/bucket", json=wanted, headers=api.key("query"))
+    assert code_of(asking) == "forbidden"
+    elsewhere = api.key("ingest", collections=["other"])
+    assert code_of(api.http.post("/ingest/bucket", json=wanted, headers=elsewhere)) == "forbidden"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "code"),
+    [
+        ({"bucket": "not-configured"}, "bucket_not_found"),
+        ({"bucket": "../x"}, "bucket_not_found"),
+        ({"bucket": ""}, "invalid_input"),
+        ({"include": [""]}, "invalid_input"),
+        ({"include": ["x"] * 51}, "invalid_input"),
+        ({"prefix": "a\0b"}, "invalid_input"),
+        ({"max_delete_share": 2}, "invalid_input"),
+        ({"endpoint": "http://169.254.169.254"}, "invalid_input"),
+    ],
+)
+def test_orders_that_cant_be_meant_are_refused(
+    api: Api, module_bucket: Bucket, wrong: dict[str, object], code: str
+) -> None:
+    answer = api.http.post("/ingest/bucket", json={"bucket": module_bucket.name, **wrong})
+    assert code_of(answer) == code, answer.text
+
+
+def told(api: Api, *keys: str, bucket: Bucket, authorization: str | None) -> httpx.Response:
+    records = [
+        {"s3": {"bucket": {"name": bucket.name}, "object": {"key": quote_plus(key)}}}
+        for key in keys
+    ]
+    headers = {} if authorization is None else {"Authorization": authorization}
+    body = {"EventName": "s3:ObjectCreated:Put", "Records": records}
+    return httpx.post(f"{api.url}/hooks/minio", json=body, headers=headers, timeout=60)
+
+
+def test_minio_tells_what_happened_and_shows_its_secret(api: Api, module_bucket: Bucket) -> None:
+    module_bucket.put("told/a b.txt", "told by the bucket")
+    for authorization in (None, "Bearer wrong", "Bearer", f"Basic {SECRET}"):
+        answer = told(api, "told/a b.txt", bucket=module_bucket, authorization=authorization)
+        assert (answer.status_code, code_of(answer)) == (401, "unauthenticated")
+    for authorization in (f"Bearer {SECRET}", SECRET):
+        answer = told(api, "told/a b.txt", bucket=module_bucket, authorization=authorization)
+        assert answer.status_code == 202, answer.text
+    jobs = api.http.get("/jobs", params={"collection": "told"}).json()["jobs"]
+    assert [job["status"] for job in jobs] == ["queued"]  # told twice, ingested once
+
+    api.runner.run(api.rag.runtime.work.next(job_id=UUID(jobs[0]["job_id"])))
+    where = {"collection": "told", "uri": module_bucket.uri("told/a b.txt")}
+    assert len(api.http.get("/documents", params=where).json()["documents"]) == 1
+    module_bucket.remove("told/a b.txt")
+    answer = told(api, "told/a b.txt", bucket=module_bucket, authorization=f"Bearer {SECRET}")
+    assert answer.json() == {"objects": 1}
+    assert api.http.get("/documents", params=where).json()["documents"] == []
+
+
+@pytest.mark.parametrize("body", [b"", b"no JSON", b"[]", b"[" * 100_000, b'{"Records": [{}]}'])
+def test_what_is_no_notification_is_refused(api: Api, body: bytes) -> None:
+    headers = {"Authorization": f"Bearer {SECRET}", "Content-Type": "application/json"}
+    answer = httpx.post(f"{api.url}/hooks/minio", content=body, headers=headers, timeout=60)
+    assert code_of(answer) == "invalid_input"
+
+
+def test_uploads_rest_in_the_same_object_store(api: Api, own_bucket: Bucket) -> None:
+    answer = api.http.post("/ingest", json={"text": "Kept in a bucket.", "collection": "kept"})
+    assert answer.status_code == 202, answer.text
+    (job,) = answer.json()["jobs"]
+    done = api.runner.run(api.rag.runtime.work.next(job_id=UUID(job["job_id"])))
+    assert done is not None
+    assert done.status == "succeeded", done.error
+    names = {
+        entry.object_name.rpartition("/")[2]
+        for entry in own_bucket.client.list_objects(own_bucket.name, recursive=True)
+    }
+    assert names == {"original", "docling.json.gz", "document.md"}
+    where = {"collection": "kept"}
+    content = api.http.get(f"/documents/{job['document_id']}/content", params=where)
+    assert "Kept in a bucket." in content.text
+    receipt = api.http.delete(f"/documents/{job['document_id']}", params=where).json()
+    assert receipt["blobs"] == 3
+    left = list(own_bucket.client.list_objects(own_bucket.name, recursive=True))
+    assert left == []
+
+
+def test_without_a_secret_the_hook_is_closed(
+    postgres_server: TestServer, migrated_template: str, redis_url: str
+) -> None:
+    with running_api(postgres_server, template=migrated_template, redis_url=redis_url) as closed:
+        body = json.dumps({"Records": []})
+        answer = httpx.post(
+            f"{closed.url}/hooks/minio", content=body, headers={"Authorization": "Bearer "}
+        )
+        assert (answer.status_code, code_of(answer)) == (403, "forbidden")
