@@ -2,15 +2,18 @@
 
 import json
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from urllib.parse import quote_plus
 from uuid import UUID
 
 import httpx
 import pytest
+from typer.testing import CliRunner
 
-from apis import Api, code_of, running_api
+from apis import ADMIN, Api, code_of, running_api
 from buckets import Bucket, S3Server
 from conftest import TestServer
+from ragcore.cli.app import app
 
 SECRET = "what MinIO knows of us"
 
@@ -195,6 +198,27 @@ def test_without_a_secret_the_hook_is_closed(
     with running_api(postgres_server, template=migrated_template, redis_url=redis_url) as closed:
         body = json.dumps({"Records": []})
         answer = httpx.post(
-            f"{closed.url}/hooks/minio", content=body, headers={"Authorization": "Bearer "}
+            f"{closed.url}/hooks/minio", content=body, headers={"Authorization": "Bearer x"}
         )
         assert (answer.status_code, code_of(answer)) == (403, "forbidden")
+
+
+def test_the_command_line_has_a_service_ingest_its_buckets(
+    api: Api, module_bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAGCORE_URL", "")  # --url sets it for the command's process
+    monkeypatch.setenv("RAGCORE_API_KEY", ADMIN)
+    module_bucket.put("typed/a.txt", "The pump was replaced in May.")
+    module_bucket.put("typed/b.mp4", "no text")
+    command = ["--url", api.url, "ingest", f"s3://{module_bucket.name}/typed/", "-c", "typed"]
+    with ThreadPoolExecutor(1) as commands:
+        typed = commands.submit(CliRunner().invoke, app, command)
+        jobs: list[dict[str, str]] = []
+        while not (jobs or typed.done()):
+            jobs = api.http.get("/jobs", params={"collection": "typed"}).json()["jobs"]
+        for job in jobs:
+            run(api, job["job_id"])
+        ran = typed.result()
+    assert ran.exit_code == 0, ran.output
+    assert "typed/b.mp4" in ran.output  # skipped, and said so
+    assert "1 created" in ran.output

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         SearchMode,
         SearchResult,
     )
+    from ragcore.ports import ObjectResult
 
 
 class Intake(Protocol):
@@ -72,6 +73,30 @@ class Refreshing(Protocol):
         ...
 
 
+class Buckets(Protocol):
+    """Ingests buckets that are configured where the documents are."""
+
+    async def ingest(
+        self,
+        uri: str,
+        *,
+        collection: str | None,
+        metadata: Mapping[str, Any] | None,
+        include: Sequence[str],
+        exclude: Sequence[str],
+        delete_missing: bool,
+        max_delete_share: float,
+        dry_run: bool,
+        on_progress: "Callable[[Job], None]",
+    ) -> "Job":
+        """Ingest what is new or changed in `s3://bucket/prefix`, and return how that ended."""
+        ...
+
+    def objects(self, job: "Job") -> "AsyncIterator[ObjectResult]":
+        """Yield what was decided about objects and what became of them, in order of keys."""
+        ...
+
+
 class Library(Protocol):
     """Each method is one command's whole work; what it needs is opened and closed in it.
 
@@ -82,6 +107,8 @@ class Library(Protocol):
     def intake(self) -> AbstractAsyncContextManager[Intake]: ...
 
     def refreshing(self, *, collection: str | None) -> AbstractAsyncContextManager[Refreshing]: ...
+
+    def buckets(self) -> AbstractAsyncContextManager[Buckets]: ...
 
     async def search(
         self,

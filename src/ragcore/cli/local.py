@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
 from ragcore.cli import output, session
-from ragcore.cli.library import Intake, Refreshing
+from ragcore.cli.library import Buckets, Intake, Refreshing
 
 if TYPE_CHECKING:
     from ragcore.model import (
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         SearchMode,
         SearchResult,
     )
+    from ragcore.ports import ObjectResult
     from ragcore.rag import Rag
 
 ACTOR: Final = "command line"
@@ -114,6 +115,47 @@ class LocalRefreshing:
         return await self._rag.refresh(document_id, collection=self._collection)
 
 
+class LocalBuckets:
+    """Buckets of this machine's settings."""
+
+    def __init__(self, rag: "Rag") -> None:
+        self._rag = rag
+
+    async def ingest(
+        self,
+        uri: str,
+        *,
+        collection: str | None,
+        metadata: Mapping[str, Any] | None,
+        include: Sequence[str],
+        exclude: Sequence[str],
+        delete_missing: bool,
+        max_delete_share: float,
+        dry_run: bool,
+        on_progress: "Callable[[Job], None]",
+    ) -> "Job":
+        from ragcore.flows.sync import bucket_order
+
+        order = bucket_order(
+            uri,
+            collection=collection or self._rag.collection,
+            metadata=metadata,
+            include=include,
+            exclude=exclude,
+            delete_missing=delete_missing,
+            max_delete_share=max_delete_share,
+            dry_run=dry_run,
+        )
+        return await self._rag.sync_order(order, on_progress=on_progress)
+
+    async def objects(self, job: "Job") -> "AsyncIterator[ObjectResult]":
+        after: str | None = None
+        while page := await self._rag.bucket_objects(job.job_id, limit=1000, after=after):
+            for each in page:
+                yield each
+            after = page[-1].note.key
+
+
 class LocalLibrary:
     """Opens for each command no more than it needs: listing jobs takes no model."""
 
@@ -126,6 +168,11 @@ class LocalLibrary:
     async def refreshing(self, *, collection: str | None) -> AsyncIterator[Refreshing]:
         async with session.opened() as rag:
             yield LocalRefreshing(rag, collection or rag.collection)
+
+    @asynccontextmanager
+    async def buckets(self) -> AsyncIterator[Buckets]:
+        async with session.opened() as rag:
+            yield LocalBuckets(rag)
 
     async def search(
         self,

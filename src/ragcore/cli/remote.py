@@ -9,10 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
-from ragcore.cli.library import Intake, Refreshing
+from ragcore.cli.library import Buckets, Intake, Refreshing
 from ragcore.client import AsyncClient, CollectionInfo, DocumentChunk
 from ragcore.errors import DocumentNotFound, InvalidInput, RagError
 from ragcore.model import Passage
+from ragcore.ports import ObjectNote, ObjectResult
 from ragcore.steps.identity import id_from_uri
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         SearchResult,
     )
 
+_LOOK_SECONDS: Final = 1.0
 _AT_ONCE: Final = 8
 """Documents under way at once, so that several workers have something to do."""
 
@@ -123,6 +125,53 @@ class RemoteRefreshing:
         return await self._client.wait(job)
 
 
+class RemoteBuckets:
+    """Buckets of the service's settings."""
+
+    def __init__(self, client: AsyncClient) -> None:
+        self._client = client
+
+    async def ingest(
+        self,
+        uri: str,
+        *,
+        collection: str | None,
+        metadata: Mapping[str, Any] | None,
+        include: Sequence[str],
+        exclude: Sequence[str],
+        delete_missing: bool,
+        max_delete_share: float,
+        dry_run: bool,
+        on_progress: "Callable[[Job], None]",
+    ) -> "Job":
+        """Its counts are in no event, so the job is looked at instead of followed."""
+        bucket, _, prefix = uri[len("s3://") :].partition("/")
+        job = await self._client.ingest_bucket(
+            bucket,
+            prefix,
+            collection=collection,
+            metadata=metadata,
+            include=include,
+            exclude=exclude,
+            delete_missing=delete_missing,
+            max_delete_share=max_delete_share,
+            dry_run=dry_run,
+        )
+        while not job.is_finished:
+            on_progress(job)
+            with suppress(TimeoutError):
+                job = await self._client.wait(job, timeout_seconds=_LOOK_SECONDS)
+                break
+            job = await self._client.job(job)
+        on_progress(job)
+        return job
+
+    async def objects(self, job: "Job") -> AsyncIterator[ObjectResult]:
+        async for told in self._client.job_objects(job):
+            note = ObjectNote(told.key, told.action, told.reason)  # type: ignore[arg-type]  # as told
+            yield ObjectResult(note, told.job_id, told.status, told.outcome, told.error)
+
+
 class RemoteLibrary:
     """Opens a client for each command."""
 
@@ -141,6 +190,11 @@ class RemoteLibrary:
     async def refreshing(self, *, collection: str | None) -> AsyncIterator[Refreshing]:
         async with self._client() as client:
             yield RemoteRefreshing(client, collection)
+
+    @asynccontextmanager
+    async def buckets(self) -> AsyncIterator[Buckets]:
+        async with self._client() as client:
+            yield RemoteBuckets(client)
 
     async def search(
         self,

@@ -1,6 +1,5 @@
 """`ragcore sync`, and `ragcore ingest s3://…`: collections kept like buckets."""
 
-import os
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,9 +10,9 @@ from ragcore.cli import options, output, place, session
 from ragcore.errors import InvalidInput
 
 if TYPE_CHECKING:
+    from ragcore.cli.library import Buckets
     from ragcore.model import Job
     from ragcore.ports import BucketOrder
-    from ragcore.rag import Rag
 
 Include = Annotated[
     list[str] | None,
@@ -75,17 +74,8 @@ def ingest_buckets(uris: Sequence[str], said: Mapping[str, Any], *, as_json: boo
     """Ingest buckets one after another and tell how each ended; exits with 1 when any failed."""
 
     async def run() -> bool:
-        from ragcore.flows.sync import bucket_order
-
-        if os.environ.get(place.URL):
-            raise InvalidInput(
-                "buckets are configured at the service: call its POST /ingest/bucket, or run this "
-                "without --url where its settings are"
-            )
-        async with session.opened() as rag:
-            given = {**said, "collection": said["collection"] or rag.collection}
-            orders = [bucket_order(uri, **given) for uri in uris]
-            return await _run_all(rag, orders, as_json=as_json)
+        async with place.library().buckets() as buckets:
+            return await _run_all(buckets, [(uri, said) for uri in uris], as_json=as_json)
 
     if session.run_async(run, as_json=as_json):
         raise typer.Exit(output.ExitCode.FAILED)
@@ -93,7 +83,8 @@ def ingest_buckets(uris: Sequence[str], said: Mapping[str, Any], *, as_json: boo
 
 async def _sync(names: Sequence[str], every: float | None, *, dry_run: bool, as_json: bool) -> bool:
     import asyncio
-    from dataclasses import replace
+
+    from ragcore.cli.local import LocalBuckets
 
     async with session.opened() as rag:
         configured = {each.name: each.order for each in rag.runtime.start_due_syncs.syncs}
@@ -108,58 +99,69 @@ async def _sync(names: Sequence[str], every: float | None, *, dry_run: bool, as_
                 "bucket with `ragcore ingest s3://bucket/prefix`"
             )
         orders = [
-            replace(order, dry_run=dry_run)
+            (order.uri, _said_in(order) | {"dry_run": dry_run})
             for name, order in configured.items()
             if not names or name in names
         ]
         while True:
-            failed = await _run_all(rag, orders, as_json=as_json)
+            failed = await _run_all(LocalBuckets(rag), orders, as_json=as_json)
             if every is None:
                 return failed
             await asyncio.sleep(every)
 
 
-async def _run_all(rag: "Rag", orders: "Sequence[BucketOrder]", *, as_json: bool) -> bool:
+def _said_in(order: "BucketOrder") -> dict[str, Any]:
+    """Return what an order says of its bucket, as a command would."""
+    return {
+        "collection": order.collection,
+        "metadata": order.metadata,
+        "include": order.include,
+        "exclude": order.exclude,
+        "delete_missing": order.delete_missing,
+        "max_delete_share": order.max_delete_share,
+    }
+
+
+async def _run_all(
+    buckets: "Buckets", orders: Sequence[tuple[str, Mapping[str, Any]]], *, as_json: bool
+) -> bool:
     """Return whether anything failed."""
     failed = False
-    for order in orders:
-        with _progress(order.uri) as progress:
-            job = await rag.sync_order(order, on_progress=progress)
+    for uri, said in orders:
+        with _progress(uri) as progress:
+            job = await buckets.ingest(uri, **said, on_progress=progress)
         failed = failed or job.status == "failed" or job.counts.get("failed", 0) > 0
         if as_json:
-            output.print_json_line({"bucket": order.uri, **output.jsonable(job)})
+            output.print_json_line({"bucket": uri, **output.jsonable(job)})
         else:
-            await _tell(rag, order, job)
+            await _tell(buckets, uri, job, is_plan=said["dry_run"])
     return failed
 
 
-async def _tell(rag: "Rag", order: "BucketOrder", job: "Job") -> None:
+async def _tell(buckets: "Buckets", uri: str, job: "Job", *, is_plan: bool) -> None:
     """Print the objects that something was decided about, then the sum."""
-    rows = [row async for row in _rows(rag, job, wants_all=order.dry_run)]
+    rows = [row async for row in _rows(buckets, job, wants_all=is_plan)]
     if rows:
         columns = {"object": "left", "decided": "left", "became": "left", "why": "left"}
         output.print_table(None, columns, rows)
-    typer.echo(f"{order.uri}: {_sum(job.counts)}" + (" (a dry run)" if order.dry_run else ""))
+    typer.echo(f"{uri}: {_sum(job.counts)}" + (" (a dry run)" if is_plan else ""))
     if job.error is not None:
-        typer.echo(f"{order.uri}: {job.status}: {job.error.code}: {job.error.detail}")
+        typer.echo(f"{uri}: {job.status}: {job.error.code}: {job.error.detail}")
 
 
-async def _rows(rag: "Rag", job: "Job", *, wants_all: bool) -> AsyncIterator[list[str]]:
+async def _rows(buckets: "Buckets", job: "Job", *, wants_all: bool) -> AsyncIterator[list[str]]:
     """Yield what is worth a line: all of a plan, and of what was done whatever is not as usual."""
-    after: str | None = None
     told = 0
-    while page := await rag.bucket_objects(job.job_id, limit=1000, after=after):
-        for each in page:
-            became = each.outcome or each.status or ""
-            if not wants_all and each.status == "succeeded":
-                continue
-            why = each.note.reason or ""
-            if each.error is not None:
-                why = f"{each.error.code}: {each.error.detail}"
-            yield [each.note.key, each.note.action, became, why]
-            if (told := told + 1) >= _MOST_TOLD:
-                return
-        after = page[-1].note.key
+    async for each in buckets.objects(job):
+        became = each.outcome or each.status or ""
+        if not wants_all and each.status == "succeeded":
+            continue
+        why = each.note.reason or ""
+        if each.error is not None:
+            why = f"{each.error.code}: {each.error.detail}"
+        yield [each.note.key, each.note.action, became, why]
+        if (told := told + 1) >= _MOST_TOLD:
+            return
 
 
 def _sum(counts: Mapping[str, int]) -> str:
