@@ -73,8 +73,12 @@ def _settings(group: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldI
         variable = prefix + name.upper()
         if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
             yield from _settings(field.annotation, variable + "__")
-        else:
-            yield variable, field
+            continue
+        yield variable, field
+        if get_origin(field.annotation) is dict:
+            _, values = get_args(field.annotation)
+            if isinstance(values, type) and issubclass(values, BaseModel):
+                yield from _settings(values, variable + "__NAME__")
 
 
 def _values(field: FieldInfo) -> str:

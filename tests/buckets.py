@@ -104,6 +104,7 @@ def running_s3_server(directory: Path) -> Iterator[S3Server]:
         f"-volume.port={ports[2]}", f"-volume.port.grpc={ports[3]}",
         "-filer", f"-filer.port={ports[4]}", f"-filer.port.grpc={ports[5]}",
         "-s3", f"-s3.port={ports[6]}", f"-s3.port.grpc={ports[7]}", f"-s3.config={users}",
+        "-s3.port.iceberg=0", "-s3.port.lance=0",
     ]  # fmt: skip
     with (directory / "weed.log").open("wb") as log:
         process = subprocess.Popen(command, cwd=directory, stdout=log, stderr=log)

@@ -20,6 +20,7 @@ from ragcore.client import drivers
 
 _LINK = re.compile(r"\[[^\]]*\]\(([^)\s]+)\)")
 _VARIABLE = re.compile(r"\bRAGCORE_[A-Z0-9_]*[A-Z0-9]\b(?!…)")
+_OWN_NAME = re.compile(r"(_BUCKETS__(?:SERVERS|SYNCS)__)[A-Z0-9]+")
 _SOURCE_FILE = re.compile(r"`([\w./-]+\.(?:py|sql))`")
 _HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 
@@ -155,5 +156,6 @@ def source_files() -> list[str]:
 def test_every_setting_named_exists(page: Path, generator: ModuleType) -> None:
     known = set(_VARIABLE.findall(generator.settings_table()))
     known |= {"RAGCORE_CONFIG_FILE", drivers.URL, drivers.API_KEY}
-    named = set(_VARIABLE.findall(page.read_text(encoding="utf-8")))
+    found = _VARIABLE.findall(page.read_text(encoding="utf-8"))
+    named = {_OWN_NAME.sub(r"\1NAME", variable) for variable in found}
     assert named <= known, named - known
