@@ -37,10 +37,12 @@ class Caller:
     def _send(self, request: Request, *, retries: Retries | None = None) -> Steps[Response]:
         return sent(request, retries or self.retries)
 
-    def _told(self, request: Request, *, retries: Retries | None = None) -> Steps[Any]:
-        """Return what an answer in JSON tells."""
+    def _told(
+        self, request: Request, *, retries: Retries | None = None
+    ) -> Steps[Mapping[str, Any]]:
+        """Return the object that an answer tells in JSON."""
         answer = yield from self._send(request, retries=retries)
-        return json_of(answer.body)
+        return object_in(answer.body)
 
     def _pages(
         self,
@@ -104,6 +106,14 @@ def json_of(body: bytes | str) -> Any:
         return json.loads(body)
     except (ValueError, RecursionError) as error:
         raise RagError(f"the service's answer is not JSON: {error}") from error
+
+
+def object_in(body: bytes | str) -> Mapping[str, Any]:
+    """Return the object that is written in JSON. Raises RagError when it is something else."""
+    value = json_of(body)
+    if not isinstance(value, dict):
+        raise RagError(f"the service answered {str(value)[:80]!r} where an object belongs")
+    return value
 
 
 def names(one_or_more: str | Iterable[str] | None) -> str | list[str] | None:

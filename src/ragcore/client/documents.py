@@ -15,6 +15,7 @@ from ragcore.client.values import (
     DocumentDetail,
     chunk_of,
     document_detail_of,
+    jobs_of,
     made,
 )
 from ragcore.model import DeletionReceipt, Document, Job, PageImage
@@ -83,8 +84,7 @@ class Documents(Caller):
             is_repeatable=True,
             answer_seconds=max(self.timeout_seconds, _FETCH_SECONDS),
         )
-        told = yield from self._told(request)
-        return made(Job, told["jobs"][0])
+        return jobs_of((yield from self._told(request)))[0]
 
     @call
     def update(

@@ -18,8 +18,7 @@ from ragcore.client.bodies import (
 from ragcore.client.caller import Caller, given
 from ragcore.client.calls import call
 from ragcore.client.exchange import Body, Request, Steps
-from ragcore.client.values import Converted, converted_of, made
-from ragcore.errors import RagError
+from ragcore.client.values import Converted, converted_of, jobs_of, made
 from ragcore.model import Job
 
 Source = str | Path | bytes | BinaryIO
@@ -192,11 +191,7 @@ class Intake(Caller):
             is_repeatable=True,
             answer_seconds=max(self.timeout_seconds, _FETCH_SECONDS),
         )
-        told = yield from self._told(request)
-        jobs = [made(Job, job) for job in told.get("jobs") or ()]
-        if not jobs:
-            raise RagError("the service took the upload and named no job")
-        return jobs
+        return jobs_of((yield from self._told(request)))
 
 
 def _described(**said: Any) -> dict[str, Any]:

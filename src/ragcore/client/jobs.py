@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable
 from dataclasses import replace
-from typing import Any, Final
+from typing import Final
 from uuid import UUID
 
 from ragcore.client.bodies import JsonBody
-from ragcore.client.caller import Caller, JobId, get, given, id_of, json_of
+from ragcore.client.caller import Caller, JobId, get, given, id_of, object_in
 from ragcore.client.calls import call, stream
 from ragcore.client.events import Event, EventReader
 from ragcore.client.exchange import Item, Pause, Request, Steps, Stream, read
@@ -161,11 +161,11 @@ def _events(job_id: UUID) -> Request:
 def _seen(event: Event, known: Job) -> Job:
     """Return the job as an event tells it. Raises what the event `error` tells."""
     if event.name == "done":
-        return made(Job, json_of(event.data))
+        return made(Job, object_in(event.data))
     if event.name == "progress":
-        told: dict[str, Any] = json_of(event.data)
+        told = object_in(event.data)
         names = ("status", "stage", "progress", "attempts")
         return replace(known, **{name: told[name] for name in names if name in told})
     if event.name == "error":
-        raise error_of_event(json_of(event.data))
+        raise error_of_event(object_in(event.data))
     return known

@@ -5,7 +5,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from ragcore.client.bodies import JsonBody
-from ragcore.client.caller import Caller, given, json_of, names
+from ragcore.client.caller import Caller, given, names, object_in
 from ragcore.client.calls import call, stream
 from ragcore.client.events import Event, EventReader
 from ragcore.client.exchange import Item, NoAnswer, Request, Steps, Stream, read
@@ -161,13 +161,13 @@ def _wanted(
 def _told(event: Event) -> AnswerEvent | None:
     """Return what an event tells, None for one of a newer service."""
     if event.name == "token":
-        return AnswerText(str(json_of(event.data).get("text") or ""))
+        return AnswerText(str(object_in(event.data).get("text") or ""))
     if event.name == "passages":
-        return AnswerPassages(passages_of(json_of(event.data).get("passages")))
+        return AnswerPassages(passages_of(object_in(event.data).get("passages")))
     if event.name == "citations":
-        return made(AnswerCitations, json_of(event.data))
+        return made(AnswerCitations, object_in(event.data))
     if event.name == "done":
-        return answer_of(json_of(event.data))
+        return answer_of(object_in(event.data))
     if event.name == "error":
-        raise error_of_event(json_of(event.data))
+        raise error_of_event(object_in(event.data))
     return None

@@ -20,6 +20,7 @@ from ragcore.model import (
     Box,
     Citation,
     Document,
+    Job,
     JobFailure,
     JobStatus,
     NoAnswerReason,
@@ -162,6 +163,14 @@ class ServiceVersion:
 
 
 # --- those whose shape differs -----------------------------------------------------------------
+
+
+def jobs_of(told: Mapping[str, Any]) -> list[Job]:
+    """Return the jobs of what was taken in. Raises RagError when there is none."""
+    jobs = [made(Job, job) for job in _list(told.get("jobs"))]
+    if not jobs:
+        raise RagError("the service took it in and named no job")
+    return jobs
 
 
 def answer_of(told: Any) -> Answer:
