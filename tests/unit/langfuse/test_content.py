@@ -2,6 +2,7 @@ import pytest
 
 from ragcore.adapters.langfuse.content import MASK, Content, ContentRules
 from ragcore.errors import NotConfigured
+from ragcore.logs import without_secrets
 
 SPAN = {
     "input.value": "Call +7 (495) 123-45-67 or write to anna@example.org before 2026-01-31 10:20.",
@@ -74,3 +75,12 @@ def test_what_is_no_text_can_be_encoded_afterwards() -> None:
 def test_a_mask_that_is_no_expression_is_refused_by_name() -> None:
     with pytest.raises(NotConfigured, match=r"RAGCORE_LANGFUSE__MASKS: '\('"):
         ContentRules("masked", masks=["("])
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["HTTPS://me:pass@host/", "x rk_" + "b" * 20, "BEARER abcdefgh1234", "PASSWORD='swordfish'"],
+)
+def test_what_the_log_would_mask_is_masked_however_it_is_written(secret: str) -> None:
+    (said,) = ContentRules("full").attributes({"output.value": f"then {secret} and on"}).values()
+    assert said == f"then {without_secrets(secret)} and on" != f"then {secret} and on"
