@@ -10,10 +10,11 @@ ORDER BY attnum;
 SELECT name, checksum FROM ragcore.migrations;
 
 -- name: versions_kept
--- Whose files are needed: they answer now, or will.
+-- Whose files are needed: they answer now, or will. An object of a bucket that no worker has fetched
+-- has none yet.
 SELECT v.version_id, d.collection, d.document_id
 FROM ragcore.versions v JOIN ragcore.documents d USING (document_no)
-WHERE v.state IN ('current', 'pending', 'failed')
+WHERE v.state IN ('current', 'pending', 'failed') AND v.sha256 <> ''
 ORDER BY v.version_id;
 
 -- name: is_used
