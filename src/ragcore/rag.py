@@ -351,7 +351,8 @@ class Rag:
     ) -> SearchResult:
         """Return the passages that fit a question, best first.
 
-        `generate` False never calls a language model, where one rewrites or reranks. Raises CollectionNotFound, InvalidFilter, InvalidInput, Unavailable.
+        `generate` False never calls a language model, where one rewrites or reranks. Raises
+        CollectionNotFound, InvalidFilter, InvalidInput, Unavailable.
         """
         return await self._runtime.search(
             question,

@@ -54,8 +54,8 @@ class RagRetriever(BaseRetriever):
     """Finds the passages of one or more collections for a question, best first.
 
     Other wordings of the question and a reranker are used as configured; `language_models` False
-    asks no language model for them. Scores are 0…1, higher is better. Usable by `retrieve` and `aretrieve`, inside a running event
-    loop and outside. Raises what `flows.search.Search` raises.
+    asks no language model for them. Scores are 0…1, higher is better. Usable by `retrieve` and
+    `aretrieve`, inside a running event loop and outside. Raises what `flows.search.Search` raises.
     """
 
     def __init__(
