@@ -1,6 +1,6 @@
 """Embeddings that were computed before, in PostgreSQL."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from contextlib import aclosing
 from typing import Any, Final
 
@@ -154,7 +154,7 @@ class PostgresCachedTexts:
             return (await connection.execute(_FORGET_TEXTS, {"hashes": list(hashes)})).rowcount
 
 
-async def hashes_in(pool: Pool, table: str) -> AsyncIterator[Sequence[bytes]]:
+async def hashes_in(pool: Pool, table: str) -> AsyncGenerator[Sequence[bytes], None]:
     """Yield what the vectors of a table's chunks are kept under, a page of chunks at a time."""
     query = _SOME_TEXTS.replace("{table}", checked_table(table))
     after = -1
