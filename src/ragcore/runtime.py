@@ -355,7 +355,6 @@ async def open_runtime(
                 catalog=catalog,
                 retention=retention,
                 forget=forget,
-                audit=audit,
                 finished_jobs=_days(settings.retention.finished_jobs_days),
                 audit_trail=_days(settings.retention.audit_days),
             ),

@@ -284,6 +284,64 @@ def test_a_url_is_fetched_before_it_is_answered(api: Api, pages: Pages) -> None:
     assert again.json()["jobs"][0]["outcome"] == "unchanged"
 
 
+def test_a_page_is_read_in_the_charset_that_its_server_names(api: Api, pages: Pages) -> None:
+    pages.content["/old.html"] = (
+        200,
+        {"Content-Type": "text/html; charset=windows-1251"},
+        "<h1>Маяк</h1><p>Маяк на острове Вега построен в 1931 году.</p>".encode("cp1251"),
+    )
+    body = {"url": pages.url("/old.html"), "collection": "charset"}
+    (job,) = api.http.post("/ingest?wait=300", json=body).json()["jobs"]
+    assert job["outcome"] == "created"
+    path = f"/documents/{job['document_id']}/content"
+    content = api.http.get(path, params={"collection": "charset"}).text
+    assert "Маяк на острове Вега" in content
+
+
+def test_a_document_is_fetched_again_when_its_page_has_changed(api: Api, pages: Pages) -> None:
+    where = {"collection": "refreshed"}
+    pages.content["/news.txt"] = (200, {"ETag": '"1"'}, b"The ferry leaves at noon.")
+    body = {"url": pages.url("/news.txt"), "title": "News", **where}
+    (job,) = api.http.post("/ingest?wait=300", json=body).json()["jobs"]
+    path = f"/documents/{job['document_id']}/refresh"
+
+    def refreshed() -> str:
+        answer = api.http.post(path, params={**where, "wait": 300})
+        assert answer.status_code == 200, answer.text
+        (job,) = answer.json()["jobs"]
+        assert answer.headers["Location"] == job["status_url"]
+        return str(job["outcome"])
+
+    assert refreshed() == "unchanged"
+    pages.content["/news.txt"] = (304, {}, b"")
+    assert refreshed() == "unchanged"
+    pages.content["/news.txt"] = (200, {"ETag": '"2"'}, b"The ferry leaves at midnight.")
+    assert refreshed() == "updated"
+    (document,) = api.documents("refreshed")
+    assert document["title"] == "News"
+
+
+def test_what_can_not_be_fetched_again_is_told_and_stays(api: Api, pages: Pages) -> None:
+    where = {"collection": "refreshed-not"}
+    text = {"text": TEXT, "document_id": "text", **where}
+    api.http.post("/ingest?wait=300", json=text)
+    pages.content["/gone.txt"] = (200, {}, b"The ferry leaves at noon.")
+    page = {"url": pages.url("/gone.txt"), "document_id": "page", **where}
+    api.http.post("/ingest?wait=300", json=page)
+    del pages.content["/gone.txt"]
+    for document_id, status, code in (
+        ("text", 422, "invalid_input"),
+        ("page", 422, "invalid_input"),
+        ("nothing", 404, "document_not_found"),
+    ):
+        answer = api.http.post(f"/documents/{document_id}/refresh", params=where)
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+    assert len(api.documents("refreshed-not")) == 2
+    reader = api.key("query")
+    answer = api.http.post("/documents/page/refresh", params=where, headers=reader)
+    assert answer.status_code == 403
+
+
 @pytest.mark.parametrize(
     ("path", "host", "status", "code"),
     [

@@ -14,6 +14,7 @@ import pytest_asyncio
 from pydantic import SecretStr
 
 from conftest import TestServer
+from listening import Listener, answer
 from ragcore import Rag
 from ragcore.errors import CollectionMismatch, InvalidInput
 from ragcore.flows.submit import Upload
@@ -99,6 +100,40 @@ async def test_a_document_goes_in_and_a_cited_answer_comes_out(rag: Rag, tmp_pat
         assert passage.text[citation.start : citation.end] == citation.quote
         assert citation.supported
         assert 0 <= citation.score <= 1
+
+
+async def test_a_url_goes_in_and_is_fetched_again(
+    opened: Rag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    collection = f"web-{uuid4().hex[:8]}"
+    guard = opened.runtime.web.guard
+    monkeypatch.setattr(guard, "_allowed", frozenset({"127.0.0.1"}))
+    async with Listener().listening() as listener:
+        listener.answers["/ferry.md"] = answer(FERRY.encode(), Content_Type="text/markdown")
+        url = listener.url("/ferry.md")
+        [job] = await opened.ingest(url, collection=collection, metadata={"year": 2026})
+        assert (job.status, job.outcome) == ("succeeded", "created")
+        [again] = await opened.ingest(url, collection=collection)
+        assert (again.outcome, again.document_id) == ("unchanged", job.document_id)
+        listener.answers["/ferry.md"] = answer(PAROM.encode(), Content_Type="text/markdown")
+        refreshed = await opened.refresh(job.document_id, collection=collection)
+        assert (refreshed.outcome, refreshed.language) == ("updated", "ru")
+        document = await opened.document_by_uri(url, collection=collection)
+        assert document.metadata == {"year": 2026}
+    await opened.delete_collection(collection)
+
+
+async def test_a_url_that_can_not_be_had_is_a_failed_job_and_stops_no_other(
+    opened: Rag, tmp_path: Path
+) -> None:
+    collection = f"web-{uuid4().hex[:8]}"
+    (tmp_path / "ferry.md").write_text(FERRY)
+    sources = ["http://127.0.0.1:9/", "https://127.1/x", "http://a b/", tmp_path / "ferry.md"]
+    jobs = [job async for job in opened.ingest_many(sources, collection=collection)]
+    codes = sorted(job.error.code for job in jobs if job.error is not None)
+    assert codes == ["forbidden_url", "forbidden_url", "invalid_input"]
+    assert [job.outcome for job in jobs if job.error is None] == ["created"]
+    await opened.delete_collection(collection)
 
 
 async def test_nothing_is_answered_from_nothing(rag: Rag) -> None:
@@ -212,8 +247,9 @@ async def test_sources_that_cannot_be_meant_are_refused(rag: Rag, tmp_path: Path
         await rag.ingest(tmp_path / "missing.pdf")
     with pytest.raises(InvalidInput, match="one document"):
         await rag.ingest(tmp_path, document_id="one")
-    with pytest.raises(InvalidInput, match="URL"):
-        await rag.ingest("https://example.org/a.pdf")
+    for source in ("ftp://example.org/a.pdf", "file:///etc/passwd", "data://x"):
+        with pytest.raises(InvalidInput, match="http and https"):
+            await rag.ingest(source)
 
 
 async def test_another_model_or_chunker_is_refused_with_the_way_out(settings: Settings) -> None:

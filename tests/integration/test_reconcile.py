@@ -198,6 +198,16 @@ async def test_lost_chunks_are_made_again(rag: Rag, reconcile: Reconcile) -> Non
     assert not any(each.is_fault for each in await reconcile())
 
 
+async def test_chunks_that_were_removed_on_purpose_stay_away(
+    rag: Rag, reconcile: Reconcile
+) -> None:
+    await stored(rag)
+    first, *_ = await rag.chunks("a")
+    await rag.vector_store().adelete_nodes([first.chunk_id])
+    assert not any(each.is_fault for each in await reconcile(repair=True))
+    assert first.chunk_id not in {each.chunk_id for each in await rag.chunks("a")}
+
+
 async def test_words_are_written_and_removed_as_the_chunks_have_them(
     rag: Rag, reconcile: Reconcile
 ) -> None:
@@ -308,6 +318,8 @@ async def deleting(rag: Rag, way: str) -> AsyncIterator[Any]:
     else:
         await rag.update("a", expires_at=datetime.now(UTC) - timedelta(seconds=1))
         await rag.runtime.retain()
+        (entry,) = await rag.runtime.audit.entries(collections={rag.collection}, limit=1)
+        assert (entry.action, entry.actor, entry.target) == ("document.delete", "retention", "a")
         yield None
 
 

@@ -38,15 +38,21 @@ class Forget:
         *,
         only_expired: bool = False,
         unless_after: Mapping[str, int] | None = None,
+        actor: str | None = None,
     ) -> DeletionReceipt:
         """Delete these documents; ids that don't exist are left out of the receipt.
 
         With `only_expired` those stay that were sent anew, or given a later date, meanwhile; with
-        `unless_after` those that have a newer version than the sequence given for their id.
+        `unless_after` those that have a newer version than the sequence given for their id. An
+        `actor` has them recorded in the audit trail, in the same transaction.
         """
         vectors = await self.cached.forget(collection, document_ids)
         receipt, versions = await self.catalog.forget(
-            collection, document_ids, only_expired=only_expired, unless_after=unless_after
+            collection,
+            document_ids,
+            only_expired=only_expired,
+            unless_after=unless_after,
+            actor=actor,
         )
         deleted = await self._delete_files(versions)
         return replace(receipt, blobs=deleted, cached_vectors=vectors)

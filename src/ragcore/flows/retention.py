@@ -8,8 +8,7 @@ from datetime import timedelta
 from typing import Final
 
 from ragcore.flows.forget import Forget
-from ragcore.model import AuditEntry
-from ragcore.ports import Audit, Catalog, Retention
+from ragcore.ports import Catalog, Retention
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +29,6 @@ class Retain:
     catalog: Catalog
     retention: Retention
     forget: Forget
-    audit: Audit
     finished_jobs: timedelta | None
     audit_trail: timedelta | None
 
@@ -65,12 +63,8 @@ class Retain:
 
     async def _forget_of(self, collection: str, document_ids: list[str]) -> int:
         """Delete those that are still expired once nobody can change them."""
-        receipt = await self.forget.documents(collection, document_ids, only_expired=True)
-        await self.audit.record(
-            [
-                AuditEntry("document.delete", ACTOR, collection=collection, target=document_id)
-                for document_id in receipt.document_ids
-            ]
+        receipt = await self.forget.documents(
+            collection, document_ids, only_expired=True, actor=ACTOR
         )
         return len(receipt.document_ids)
 

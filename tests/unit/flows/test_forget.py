@@ -133,19 +133,17 @@ async def test_what_has_been_kept_long_enough_goes(
     past = datetime.now(UTC) - timedelta(minutes=1)
     await fill(catalog, blobs, "a", "b", "c", expires_at=past)
     await fill(catalog, blobs, "kept")
-    audit = MemoryAudit()
     retain = Retain(
         catalog,
-        MemoryRetention(catalog, audit),
+        MemoryRetention(catalog, MemoryAudit()),
         forget,
-        audit,
         finished_jobs=timedelta(seconds=-1),
         audit_trail=None,
     )
     assert await retain() == 3 + 4  # documents and jobs; versions went with their documents
     assert [d.document_id for d in await catalog.documents("default")] == ["kept"]
     assert await catalog.jobs() == []
-    assert [(e.action, e.actor, e.target) for e in audit.recorded] == [
+    assert [(e.action, e.actor, e.target) for e in catalog.recorded] == [
         ("document.delete", "retention", name) for name in "abc"
     ]
     assert await retain() == 0
@@ -155,8 +153,7 @@ async def test_what_is_kept_for_ever_stays(
     forget: Forget, catalog: Pages, blobs: MemoryBlobs
 ) -> None:
     await fill(catalog, blobs, "a")
-    audit = MemoryAudit()
-    retention = MemoryRetention(catalog, audit)
-    retain = Retain(catalog, retention, forget, audit, finished_jobs=None, audit_trail=None)
+    retention = MemoryRetention(catalog, MemoryAudit())
+    retain = Retain(catalog, retention, forget, finished_jobs=None, audit_trail=None)
     assert await retain() == 0
     assert len(await catalog.jobs()) == 1

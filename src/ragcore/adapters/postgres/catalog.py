@@ -421,6 +421,7 @@ class PostgresCatalog:
         *,
         only_expired: bool = False,
         unless_after: Mapping[str, int] | None = None,
+        actor: str | None = None,
     ) -> tuple[DeletionReceipt, Sequence[UUID]]:
         wanted = {"collection": collection, "document_ids": list(document_ids)}
         async with self._transaction() as connection:
@@ -444,6 +445,9 @@ class PostgresCatalog:
             await connection.execute(SQL["cancel_jobs_of"], {"document_nos": numbers})
             versions = await _all(connection, "delete_versions", {"document_nos": numbers})
             await connection.execute(SQL["delete_documents"], {"document_nos": numbers})
+            if actor is not None:
+                told = {"actor": actor, "collection": collection, "document_ids": ids}
+                await connection.execute(SQL["record_deletions"], told)
         receipt = DeletionReceipt(
             collection=collection,
             document_ids=tuple(ids),

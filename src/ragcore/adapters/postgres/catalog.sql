@@ -479,6 +479,10 @@ DELETE FROM ragcore.versions WHERE document_no = ANY(%(document_nos)s) RETURNING
 -- name: delete_documents
 DELETE FROM ragcore.documents WHERE document_no = ANY(%(document_nos)s);
 
+-- name: record_deletions
+INSERT INTO ragcore.audit (action, actor, collection, target)
+SELECT 'document.delete', %(actor)s, %(collection)s, unnest(%(document_ids)s::text[]);
+
 -- name: live_versions
 -- Files of a failed version stay as long as a retry by hand could put it in place.
 SELECT v.version_id

@@ -16,6 +16,7 @@ from ragcore.errors import (
     NotRetryable,
 )
 from ragcore.model import (
+    AuditEntry,
     DeletionReceipt,
     Document,
     Filter,
@@ -109,6 +110,8 @@ class MemoryCatalog:
     def __init__(self, *collections: str) -> None:
         self._collections = set(collections)
         self.entries: dict[tuple[str, str], Entry] = {}
+        self.recorded: list[AuditEntry] = []
+        """What it has put into the audit trail itself."""
         self.tasks: dict[UUID, Task] = {}
         self.idempotency_keys: dict[tuple[str, str], IdempotentRequest] = {}
         self._numbers = 0
@@ -459,6 +462,7 @@ class MemoryCatalog:
         *,
         only_expired: bool = False,
         unless_after: Mapping[str, int] | None = None,
+        actor: str | None = None,
     ) -> tuple[DeletionReceipt, Sequence[UUID]]:
         found = [
             document_id
@@ -475,6 +479,9 @@ class MemoryCatalog:
             for task in self.tasks.values():
                 if task.document_no == entry.number and not task.job.is_finished:
                     self._cancel(task)
+            if actor is not None:
+                told = AuditEntry("document.delete", actor, collection, document_id)
+                self.recorded.append(told)
         return receipt, versions
 
     async def to_forget(self, collection: str, document_ids: Sequence[str]) -> DeletionReceipt:
