@@ -641,7 +641,7 @@ class Job:
     counts: Mapping[str, int] = field(default_factory=dict)
     """What a bucket's job found and did, by outcome; how far a reindex is, in documents."""
     result: Mapping[str, Any] = field(default_factory=dict)
-    """What a reindex found out: see docs/how-to/reindex.md."""
+    """What a reindex found out."""
 
     @property
     def is_finished(self) -> bool:

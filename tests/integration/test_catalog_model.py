@@ -99,7 +99,7 @@ class Stores:
     def empty(self) -> None:
         self.rows(
             "TRUNCATE ragcore.jobs, ragcore.versions, ragcore.documents, ragcore.idempotency_keys,"
-            ' ragcore.callbacks, vecs."default"'
+            ' vecs."default" CASCADE'  # and what refers to them
         )
 
 
