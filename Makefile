@@ -33,7 +33,7 @@ N8N_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ragcore-n8n
 help: ## Print this list
 	@echo "Usage: make TASK"
 	@echo
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  %-13s %s\n", $$1, $$2}'
 	@echo
 	@echo "New here? \`make demo\` goes from a fresh clone to cited answers."
 
