@@ -21,6 +21,7 @@ from ragcore.errors import (
     ConversionError,
     DocumentTooLarge,
     ForbiddenUrl,
+    GenerationSwitched,
     InvalidInput,
     MissingExtra,
     NotFound,
@@ -54,7 +55,8 @@ STATUS: dict[type[RagError], HTTPStatus] = {
     Unavailable: HTTPStatus.SERVICE_UNAVAILABLE,
     Unsupported: HTTPStatus.INTERNAL_SERVER_ERROR,
     MissingExtra: HTTPStatus.NOT_IMPLEMENTED,
-    TracingOff: HTTPStatus.NOT_IMPLEMENTED,
+    TracingOff: HTTPStatus.CONFLICT,
+    GenerationSwitched: HTTPStatus.SERVICE_UNAVAILABLE,  # for the blink of a switch
     RagError: HTTPStatus.INTERNAL_SERVER_ERROR,
 }
 """The nearest ancestor of an error decides."""

@@ -66,6 +66,16 @@ def world(
             redis_url=embedded.redis_url,
             data_dir=directory / "data",
             access={"admin_key": ADMIN, "requests_per_minute": 0},
+            buckets={
+                "servers": {
+                    "shared": {"url": "http://127.0.0.1:9", "buckets": ["shared"]},
+                    "theirs": {
+                        "url": "http://127.0.0.1:9",
+                        "buckets": ["theirs"],
+                        "collections": [OTHER],
+                    },
+                }
+            },
         )
         jobs = asyncio.run(_filled(settings))
         with (
@@ -132,6 +142,16 @@ BODIES: dict[str, list[Any]] = {
         {"text": "Mine too.", "document_id": "own-too", "collection": OWN},
         {"text": "Mine now."},
     ],
+    "POST /ingest/bucket": [
+        {"bucket": "shared", "collection": OTHER},
+        {"bucket": "shared", "collection": OTHER, "delete_missing": True},
+        {"bucket": "theirs", "collection": OTHER, "dry_run": True},
+        {"bucket": "theirs", "collection": OWN},
+        {"bucket": "theirs"},
+        {"bucket": "shared", "collection": OWN},
+    ],
+    "POST /hooks/minio": [{"Records": [{"s3": {"bucket": {"name": "theirs"}}}]}],
+    "POST /feedback": [{"trace_id": "0" * 31 + "1", "score": 1}],
     "POST /convert": [{}],  # looks at nothing that is stored
     "POST /jobs/retry": [{}, {"collection": OTHER}, {"document_id": f"{HIDDEN}-failed"}],
     "PATCH /documents/{document_id}": [{"title": "Mine now"}, {"metadata": {}}],

@@ -223,7 +223,7 @@ def test_without_langfuse_answers_have_no_trace_and_feedback_says_why(
         answer = api.http.post("/query", json={"question": QUESTION})
         assert answer.json()["trace_id"] is None
         refused = api.http.post("/feedback", json={"trace_id": "0" * 32, "score": 1})
-        assert (refused.status_code, code_of(refused)) == (501, "tracing_off")
+        assert (refused.status_code, code_of(refused)) == (409, "tracing_off")
         assert "RAGCORE_LANGFUSE__SECRET_KEY" in refused.json()["detail"]
 
 
