@@ -257,7 +257,7 @@ def test_a_deletion_tells_what_is_gone_and_leaves_nothing(api: Api) -> None:
     receipt = api.http.delete("/documents/gone").json()
     assert receipt == {
         "collection": "default", "document_ids": ["gone"], "chunks": 1, "versions": 1,
-        "blobs": 3, "dry_run": False,
+        "blobs": 3, "cached_vectors": 1, "dry_run": False,
     }  # fmt: skip
     assert not (api.settings.data_dir / "blobs" / "versions" / version).exists()
     again = api.http.delete("/documents/gone")

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import re
 import socket
 import threading
@@ -41,7 +42,9 @@ class Api:
             return connection.execute(query).fetchall()
 
     def blobs(self) -> set[Path]:
-        return {path for path in (self.data_dir / "blobs").rglob("*") if path.is_file()}
+        # os.walk passes over directories that are removed meanwhile.
+        folders = os.walk(self.data_dir / "blobs")
+        return {Path(folder, name) for folder, _, names in folders for name in names}
 
     def documents(self, collection: str) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = self.http.get(
