@@ -17,7 +17,7 @@ from uuid import uuid4
 
 from pydantic import SecretStr
 
-from ragcore.errors import InvalidInput, MissingExtra, NotConfigured
+from ragcore.errors import CollectionNotFound, InvalidInput, MissingExtra, NotConfigured
 from ragcore.flows.callbacks import DeliverCallbacks, Post
 from ragcore.flows.embedding import Embedding, Patience
 from ragcore.flows.events import HearEvents, ScheduledSync, StartDueSyncs
@@ -35,7 +35,7 @@ from ragcore.flows.search import Search
 from ragcore.flows.submit import Submit
 from ragcore.flows.sync import Sync, bucket_order
 from ragcore.flows.work import Work
-from ragcore.model import Collection, EmbeddingSpec
+from ragcore.model import Collection, EmbeddingSpec, Vector, Vectors
 from ragcore.ports import (
     UNMETERED,
     UNTRACED,
@@ -187,6 +187,28 @@ class Runtime:
         return PostgresNodes(
             self.pool, collection, prepare=lambda: self.open_collection(collection)
         )
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionEmbedding:
+    """The embedding model of a collection, whichever that is at each call."""
+
+    runtime: Runtime
+    collection: str
+
+    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        """Do what `ports.Embedder` says; also raises CollectionMismatch."""
+        return await (await self._now()).embed_documents(texts)
+
+    async def embed_query(self, text: str) -> Vector:
+        """Likewise."""
+        return await (await self._now()).embed_query(text)
+
+    async def _now(self) -> Embedding:
+        try:
+            return await self.runtime.embedding_of(self.collection)
+        except CollectionNotFound:  # it would be made with the configured one
+            return self.runtime.embedder
 
 
 @asynccontextmanager
