@@ -119,6 +119,11 @@ format: $(STAMP) ## Rewrite the code in the project's style
 docs: $(STAMP) ## Regenerate the tables of docs/ from the code
 	@$(BIN)/python docs/generate.py
 
+.PHONY: notebook
+notebook: $(STAMP) ## Open notebooks/ in JupyterLab, which is installed for that
+	@$(BIN)/python -c 'import jupyterlab' 2>/dev/null || $(BIN)/python -m pip install --quiet jupyterlab -c constraints.txt
+	@$(BIN)/jupyter lab notebooks
+
 .PHONY: samples
 samples: $(STAMP) ## Make the sample documents again (needs the DejaVu fonts)
 	@$(BIN)/python samples/make_samples.py

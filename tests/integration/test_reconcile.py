@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from buckets import Bucket, S3Server
 from conftest import TestServer
 from ragcore import Rag
 from ragcore.flows.reconcile import Reconcile
@@ -304,6 +305,30 @@ async def test_nothing_of_a_deleted_document_is_left(rag: Rag, way: str) -> None
     if way != "collection":
         assert (await rag.search("Another")).passages
         assert left == [(1,)]
+
+
+async def test_nothing_is_left_of_an_object_that_left_its_bucket(
+    database_url: str, data_dir: Path, s3_server: S3Server, bucket: Bucket
+) -> None:
+    settings = Settings(
+        database_url=SecretStr(database_url),
+        data_dir=data_dir,
+        conversion=ConversionSettings(processes=1),
+        buckets={"servers": {"test": s3_server.settings(bucket.name)}},  # type: ignore[arg-type]
+    )
+    async with Rag.open(settings, embedding=MemoryEmbedder()) as rag:
+        bucket.put("a.md", TEXT, metadata={"about": MARKER})
+        bucket.put("b.md", "# Another\n\nIt stays.\n")
+        await rag.sync(bucket.uri())
+        assert all(await places_of(rag, MARKER))
+        bucket.remove("a.md")
+        await rag.sync(bucket.uri(), delete_missing=True)
+        assert await places_of(rag, MARKER) == (set(), set())
+        assert await execute(rag, "SELECT count(*) FROM ragcore.embedding_cache") == [(1,)]
+        assert not any(each.is_fault for each in await rag.runtime.reconcile(buckets=True))
+        bucket.put("b.md", "# Another\n\nIt changed.\n")
+        found = await rag.runtime.reconcile(buckets=True)
+        assert faults(found)["bucket_changes"] == (1, 0)
 
 
 @asynccontextmanager
