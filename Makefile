@@ -67,8 +67,8 @@ down: $(STAMP) ## Stop the embedded stack
 	@$(BIN)/ragcore down
 
 .PHONY: test
-test: $(STAMP) ## Run the tests
-	@$(BIN)/pytest
+test: $(STAMP) ## Run the tests, a file at a time on each of up to four cores
+	@$(BIN)/pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 .PHONY: faults
 faults: $(STAMP) ## Kill everything at random for a quarter of an hour, then account for every document
