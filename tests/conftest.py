@@ -28,6 +28,15 @@ from ragcore.embedded.run_directory import RunDirectory
 hypothesis.settings.register_profile("ragcore", deadline=None)
 hypothesis.settings.load_profile("ragcore")
 
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Let a report cross to the process that prints it, also where a test logs half characters."""
+    report.sections = [
+        (name, text.encode("utf-8", "backslashreplace").decode()) for name, text in report.sections
+    ]
+
+
 REPOSITORY = Path(__file__).resolve().parents[1]
 
 POSTGRES_HOMES = {
