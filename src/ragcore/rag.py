@@ -42,6 +42,7 @@ from ragcore.model import (
     Document,
     Feedback,
     Filter,
+    Generation,
     Job,
     JobFailure,
     Message,
@@ -63,8 +64,15 @@ from ragcore.ports import (
     ObjectResult,
     QuestionTrace,
     Reranker,
+    SwitchMode,
 )
-from ragcore.runtime import Runtime, as_embedder, open_converter, open_runtime
+from ragcore.runtime import (
+    CollectionEmbedding,
+    Runtime,
+    as_embedder,
+    open_converter,
+    open_runtime,
+)
 from ragcore.settings import Settings
 from ragcore.steps import filtering
 from ragcore.steps.feedback import checked_feedback
@@ -95,6 +103,9 @@ OnProgress = Callable[[Job], None]
 
 NOBODY = Asker()
 """For questions without a user or a session."""
+
+_HERE = "ragcore"
+"""Who submits what is done here: no key of the API, but whoever imports the library."""
 
 _INLINE_BACKOFF = (timedelta(seconds=1), timedelta(seconds=5))
 """Somebody waits for the answer: give up sooner than a worker would."""
@@ -138,6 +149,7 @@ class Rag:
         collection: str | None = None,
         data_dir: str | Path | None = None,
         embedding: "Embedder | BaseEmbedding | None" = None,
+        other_embeddings: "Sequence[Embedder | BaseEmbedding]" = (),
         llm: "LLM | None" = None,
         reranker: "Reranker | BaseNodePostprocessor | None" = None,
         doorbell: Doorbell | None = None,
@@ -148,15 +160,23 @@ class Rag:
         Settings come from the environment when none are given; without a configured database an
         embedded PostgreSQL is started, or joined, in `data_dir`. `embedding`, `llm` (any
         LlamaIndex language model) and `reranker` replace the configured ones and stay their
-        owner's to close; `doorbell` tells workers of submitted jobs. Raises CollectionMismatch
-        when the collection was made with another model, Unsupported and Unavailable and their
-        children.
+        owner's to close; so do `other_embeddings`, to which collections may be moved beside those
+        that settings can name; `doorbell` tells workers of submitted jobs. Raises
+        CollectionMismatch when the collection was made with another model and nobody has moved it,
+        or when the one it was moved to can't be had; Unsupported and Unavailable and their children.
         """
         settings = settings or Settings()
         if data_dir is not None:
             settings = settings.model_copy(update={"data_dir": Path(data_dir).resolve()})
         return Opening(
-            settings, collection or settings.collection, embedding, llm, reranker, doorbell, meter
+            settings,
+            collection or settings.collection,
+            embedding,
+            other_embeddings,
+            llm,
+            reranker,
+            doorbell,
+            meter,
         )
 
     async def close(self) -> None:
@@ -255,7 +275,7 @@ class Rag:
     async def sync_order(self, order: BucketOrder, *, on_progress: OnProgress | None = None) -> Job:
         """Do what `sync` does for an order that is made already."""
         await self._runtime.open_collection(order.collection)
-        job = await self._runtime.sync.start(order, submitted_by="ragcore")
+        job = await self._runtime.sync.start(order, submitted_by=_HERE)
         return await self._finish_bucket(job, on_progress)
 
     async def bucket_objects(
@@ -529,11 +549,17 @@ class Rag:
         nodes = self._anywhere.part(lambda runtime: runtime.nodes(name))
         return RagVectorStore(nodes, collection=name)
 
-    def embed_model(self) -> "RagEmbedding":
-        """Return the embedding model of the collections, for LlamaIndex's indexes and pipelines."""
+    def embed_model(self, *, collection: str | None = None) -> "RagEmbedding":
+        """Return a collection's embedding model, for LlamaIndex's indexes and pipelines.
+
+        After a reindex it is the new one.
+        """
         from ragcore.llamaindex.embedding import as_llama_embedding
 
-        return as_llama_embedding(self._anywhere.part(lambda runtime: runtime.embedder))
+        name = checked_collection(collection or self.collection)
+        return as_llama_embedding(
+            self._anywhere.part(lambda runtime: CollectionEmbedding(runtime, name))
+        )
 
     def supabase_vector_store(self, *, collection: str | None = None) -> "SupabaseVectorStore":
         """Return the stock Supabase vector store over the same collection, for reading.
@@ -693,6 +719,78 @@ class Rag:
         """Remove a collection and all in it. Raises CollectionNotFound."""
         return await self._runtime.forget.collection(name)
 
+    # --- another model or chunker ----------------------------------------------------------
+
+    async def reindex(
+        self,
+        *,
+        collection: str | None = None,
+        embedding_model: str | None = None,
+        max_tokens: int | None = None,
+        questions: Sequence[str] = (),
+        switch: SwitchMode = "auto",
+        on_progress: OnProgress | None = None,
+    ) -> Job:
+        """Move a collection to another embedding model or length of chunks; return the job's end.
+
+        It answers as before until the new vectors are complete, and then is switched, in `manual`
+        mode by `switch_reindex`. `embedding_model` is named with its provider, such as
+        `ollama:bge-m3`; what is not given stays. Old and new answers to `questions`, or to some
+        drawn from the collection, are compared in `result["comparison"]`. Raises
+        CollectionNotFound, InvalidInput, Conflict when nothing is to be changed, ReindexUnderWay.
+        """
+        job = await self._runtime.reindex.start(
+            collection or self.collection,
+            embedding_model=embedding_model,
+            max_tokens=max_tokens,
+            questions=questions,
+            switch=switch,
+            submitted_by=_HERE,
+        )
+        return await self._finish_reindex(job, on_progress)
+
+    async def switch_reindex(
+        self,
+        *,
+        collection: str | None = None,
+        accept_loss: bool = False,
+        on_progress: OnProgress | None = None,
+    ) -> Job:
+        """Switch to what `reindex` has filled, also without documents that could not be taken over
+        when that loss is accepted. Raises GenerationNotFound, ReindexUnderWay.
+        """
+        job = await self._runtime.reindex.switch(
+            collection or self.collection, accept_loss=accept_loss, submitted_by=_HERE
+        )
+        return await self._finish_reindex(job, on_progress)
+
+    async def roll_back_reindex(
+        self, *, collection: str | None = None, accept_loss: bool = False
+    ) -> Collection:
+        """Have what answered before the last switch answer again; once more undoes that.
+
+        Raises GenerationNotFound when it is no longer kept, ReindexUnderWay, Busy, and
+        RollbackLoses for documents that it lacks, unless that loss is accepted.
+        """
+        return await self._runtime.reindex.roll_back(
+            collection or self.collection, accept_loss=accept_loss, submitted_by=_HERE
+        )
+
+    async def discard_reindex(self, *, collection: str | None = None) -> None:
+        """Give up a reindex that runs, or that was filled and not switched to.
+
+        Raises GenerationNotFound.
+        """
+        await self._runtime.reindex.discard(collection or self.collection, submitted_by=_HERE)
+
+    async def generations(self, *, collection: str | None = None) -> Sequence[Generation]:
+        """Return what a collection has beside what answers: what is filled, what answered before.
+
+        Raises CollectionNotFound.
+        """
+        _, generations = await self._runtime.reindex.state(collection or self.collection)
+        return generations
+
     # --- helpers ---------------------------------------------------------------------------
 
     def _upload(
@@ -781,6 +879,25 @@ class Rag:
             raise
         return job
 
+    async def _finish_reindex(self, job: Job, on_progress: OnProgress | None) -> Job:
+        """Run a reindex here, unless a worker is faster."""
+        runtime = self._runtime
+        try:
+            while not job.is_finished:
+                ran = await runtime.reindex.next(job_id=job.job_id, on_progress=on_progress)
+                if ran is None:
+                    await runtime.catalog.release_expired()
+                job = ran or await runtime.catalog.job(job.job_id)
+                if not job.is_finished:
+                    await asyncio.sleep(0.2)
+        except asyncio.CancelledError:
+            await asyncio.shield(runtime.catalog.cancel(job.job_id))
+            raise
+        await runtime.reindex.tidy()
+        if on_progress is not None:
+            on_progress(job)
+        return job
+
     async def _work_on_children(self, job: Job, on_progress: OnProgress | None) -> bool:
         """Run waiting children, several at a time, until none waits; tell whether any did."""
         work = replace(self._runtime.work, backoff=_INLINE_BACKOFF)
@@ -855,6 +972,7 @@ class Opening:
         settings: Settings,
         collection: str,
         embedding: "Embedder | BaseEmbedding | None",
+        other_embeddings: "Sequence[Embedder | BaseEmbedding]",
         llm: "LLM | None",
         reranker: "Reranker | BaseNodePostprocessor | None",
         doorbell: Doorbell | None,
@@ -867,6 +985,7 @@ class Opening:
         self._doorbell = doorbell
         self._collection = checked_collection(collection)
         self._embedding = embedding
+        self._other_embeddings = other_embeddings
         self._rag: Rag | None = None
 
     def __await__(self) -> Generator[Any, None, Rag]:
@@ -889,30 +1008,41 @@ class Opening:
         async with AsyncExitStack() as stack:
             embedder = None
             if self._embedding is not None:
-                embedder = await as_embedder(self._embedding, self._settings)
-                if embedder is not self._embedding:  # made here around a model of LlamaIndex
-                    stack.push_async_callback(embedder.aclose)
+                embedder = await self._embedder(self._embedding, stack)
+            others = [await self._embedder(other, stack) for other in self._other_embeddings]
             runtime = await stack.enter_async_context(
                 open_runtime(
                     self._settings,
                     embedder=embedder,
+                    other_embedders=others,
                     llm=self._llm,
                     reranker=self._reranker,
                     doorbell=self._doorbell,
                     meter=self._meter,
                 )
             )
-            await runtime.open_collection(self._collection)
+            opened = await runtime.open_collection(self._collection)
+            await runtime.pipelines.of(opened.embedding, opened.chunker)  # or say why not
             if embedder is None and runtime.model.spec.model.startswith("bundled:"):
                 embedder = runtime.model  # bound to no event loop, so one in memory is enough
             anywhere = Bridged.opened_by(
                 lambda: open_runtime(
-                    self._settings, embedder=embedder, llm=self._llm, reranker=self._reranker
+                    self._settings,
+                    embedder=embedder,
+                    other_embedders=others,
+                    llm=self._llm,
+                    reranker=self._reranker,
                 ),
                 home=runtime,
             )
             stack.push_async_callback(anywhere.aclose)
             return Rag(runtime, anywhere, stack.pop_all(), self._collection)
+
+    async def _embedder(self, given: "Embedder | BaseEmbedding", stack: AsyncExitStack) -> Embedder:
+        embedder = await as_embedder(given, self._settings)
+        if embedder is not given:  # made here around a model of LlamaIndex
+            stack.push_async_callback(embedder.aclose)
+        return embedder
 
 
 async def convert(

@@ -8,16 +8,16 @@ import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from functools import partial
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING, Literal, Protocol, cast
 from urllib.parse import urlsplit
 from uuid import uuid4
 
 from pydantic import SecretStr
 
-from ragcore.errors import MissingExtra, NotConfigured
+from ragcore.errors import CollectionNotFound, InvalidInput, MissingExtra, NotConfigured
 from ragcore.flows.callbacks import DeliverCallbacks, Post
 from ragcore.flows.embedding import Embedding, Patience
 from ragcore.flows.events import HearEvents, ScheduledSync, StartDueSyncs
@@ -27,13 +27,15 @@ from ragcore.flows.ingest import Ingest
 from ragcore.flows.keys import KeyRing
 from ragcore.flows.objects import FetchBucketObject
 from ragcore.flows.pages import DrawPage
+from ragcore.flows.pipelines import Chunking, Pipelines
 from ragcore.flows.reconcile import Reconcile
+from ragcore.flows.reindex import Reindex
 from ragcore.flows.retention import Retain
 from ragcore.flows.search import Search
 from ragcore.flows.submit import Submit
 from ragcore.flows.sync import Sync, bucket_order
 from ragcore.flows.work import Work
-from ragcore.model import Collection, EmbeddingSpec
+from ragcore.model import Collection, EmbeddingSpec, Vector, Vectors
 from ragcore.ports import (
     UNMETERED,
     UNTRACED,
@@ -58,6 +60,7 @@ from ragcore.ports import (
     Tracer,
 )
 from ragcore.settings import Settings
+from ragcore.steps.fingerprints import require_same_embedding
 from ragcore.steps.identity import pipeline_fingerprint
 
 if TYPE_CHECKING:
@@ -85,6 +88,10 @@ _SHORT_TEXT_TOKENS = 256
 """What a model may write besides answers: a condensed question, other wordings, marks."""
 _CONDENSING_SECONDS = 30.0
 """Nothing is to be seen while a question is condensed; after so long it is taken as it is."""
+
+_CHUNKER = "hybrid-1"
+"""The way of cutting of adapters/docling/chunker.py, whose import costs seconds."""
+_BUNDLED = "bundled:multilingual-e5-small"
 
 _PATIENCE_WITH_OLLAMA = Patience(attempts=2)
 """Its client tries again by itself."""
@@ -128,6 +135,9 @@ class Runtime:
     start_due_syncs: StartDueSyncs
     sweep_orphans: SweepOrphans
     reconcile: Reconcile
+    reindex: Reindex
+    pipelines: Pipelines
+    """The embedding models and chunkers that collections have."""
     search: Search
     draw_page: DrawPage
     keys: KeyRing
@@ -149,13 +159,26 @@ class Runtime:
         self, name: str, *, language: str | None = None, strict: bool = False
     ) -> Collection:
         """Open a collection, made on first use. Raises CollectionMismatch, InvalidInput."""
-        return await self.collections.open(
+        found = await self.collections.open(
             name,
             embedding=self.embedder.spec,
             chunker=self.chunker,
             language=language,
             strict=strict,
         )
+        self.pipelines.learn(found)
+        return found
+
+    async def embedding_of(self, collection: str) -> Embedding:
+        """Return the embedding model that a collection has now.
+
+        Raises CollectionNotFound, CollectionMismatch where it is not the configured one though
+        nobody has moved it, or can't be had here; ModelUnavailable.
+        """
+        found = await self.collections.get(collection)
+        if found.generation == 1:
+            require_same_embedding(collection, found.embedding, self.embedder.spec)
+        return await self.pipelines.embedding_of(found.embedding)
 
     def nodes(self, collection: str) -> "PostgresNodes":
         """Return a collection's rows as LlamaIndex nodes; it is made on first use."""
@@ -166,11 +189,34 @@ class Runtime:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class CollectionEmbedding:
+    """The embedding model of a collection, whichever that is at each call."""
+
+    runtime: Runtime
+    collection: str
+
+    async def embed_documents(self, texts: Sequence[str]) -> Vectors:
+        """Do what `ports.Embedder` says; also raises CollectionMismatch."""
+        return await (await self._now()).embed_documents(texts)
+
+    async def embed_query(self, text: str) -> Vector:
+        """Likewise."""
+        return await (await self._now()).embed_query(text)
+
+    async def _now(self) -> Embedding:
+        try:
+            return await self.runtime.embedding_of(self.collection)
+        except CollectionNotFound:  # it would be made with the configured one
+            return self.runtime.embedder
+
+
 @asynccontextmanager
 async def open_runtime(
     settings: Settings,
     *,
     embedder: Embedder | None = None,
+    other_embedders: Sequence[Embedder] = (),
     llm: "LLM | None" = None,
     reranker: "Reranker | BaseNodePostprocessor | None" = None,
     doorbell: Doorbell | None = None,
@@ -179,7 +225,8 @@ async def open_runtime(
     """Open the database, the blob store and the models, and close them in reverse.
 
     Starts the embedded PostgreSQL, or joins the one that runs, when no database is configured.
-    `embedder`, `llm` and `reranker` replace the configured ones and stay their owner's. Raises
+    `embedder`, `llm` and `reranker` replace the configured ones and stay their owner's, and so do
+    `other_embedders`, which collections may be moved to. Raises
     Unsupported or one of its children when this machine or the configuration lacks something,
     Unavailable when a server is away.
     """
@@ -195,6 +242,7 @@ async def open_runtime(
     from ragcore.adapters.postgres.inventory import PostgresInventory
     from ragcore.adapters.postgres.migrate import migrate
     from ragcore.adapters.postgres.pool import open_pool
+    from ragcore.adapters.postgres.reindex import PostgresGenerations
     from ragcore.adapters.postgres.retention import PostgresRetention
     from ragcore.adapters.postgres.sources import PostgresSources
     from ragcore.adapters.room import Room
@@ -210,40 +258,55 @@ async def open_runtime(
         catalog, collections = PostgresCatalog(pool), PostgresCollections(pool)
         chunks = PostgresChunks(pool, exact_rows=settings.search.exact_rows)
         blobs = await _blobs(settings, stack)
-        ollama = await _ollama(settings, stack, is_service=doorbell is not None, meter=meter)
+        open_ollama_too = partial(
+            _ollama, settings, stack, is_service=doorbell is not None, meter=meter
+        )
+        uses_ollama = "ollama" in (settings.embedding.provider, settings.generation.provider)
+        ollama = await open_ollama_too() if uses_ollama else None
         model = embedder or await open_embedder(settings, ollama)
         if embedder is None:
             stack.push_async_callback(model.aclose)
         cache = PostgresEmbeddingCache(pool)
-        embedding = Embedding(
-            model,
+        remembering = partial(
+            Embedding,
             cache=cache,
             batch_tokens=settings.embedding.batch_tokens,
             concurrency=settings.embedding.concurrency,
-            patience=Patience() if ollama is None else _PATIENCE_WITH_OLLAMA,
             meter=meter,
+        )
+        embedding = remembering(
+            model, patience=Patience() if ollama is None else _PATIENCE_WITH_OLLAMA
         )
         # Beside the blobs, where fetching a file is a link and not a copy.
         directory = await stack.enter_async_context(work_directory(settings.data_dir / "work"))
         converter = open_converter(settings, meter=meter)
         stack.push_async_callback(converter.aclose)
-        tokenizer = tokenizer_name(model)
-        max_tokens = longest_chunk(settings, model.spec, tokenizer)
-        chunker = f"hybrid-1:{max_tokens}:{tokenizer.partition(':')[0]}"
         reader = await asyncio.to_thread(lambda: converter.fingerprint)
-        fingerprint = pipeline_fingerprint(f"{reader}|{chunker}", model.spec)
+        pipelines = Pipelines(
+            embedding,
+            chunking=Chunking(
+                name=_CHUNKER,
+                default_tokens=settings.chunking.max_tokens,
+                fingerprint=lambda chunker, spec: pipeline_fingerprint(f"{reader}|{chunker}", spec),
+            ),
+            open_model=_OtherModels(settings, stack, ollama, open_ollama_too, remembering),
+            given=[remembering(other) for other in other_embedders],
+        )
+        configured = pipelines.configured
         room = Room(settings.data_dir, min_free_bytes=settings.disk.min_free_mb * 2**20)
         submit = Submit(
             catalog=catalog,
             blobs=blobs,
             doorbell=doorbell,
-            fingerprint=fingerprint,
+            fingerprint=configured.fingerprint,
+            moved_to=pipelines.fingerprint_of,
             max_bytes=settings.conversion.max_file_mb * 2**20,
             require_room=room.require,
         )
         buckets = open_buckets(settings)
         stack.push_async_callback(buckets.aclose)
         sources = PostgresSources(pool)
+        generations = PostgresGenerations(pool)
         ingest = Ingest(
             catalog=catalog,
             collections=collections,
@@ -251,10 +314,12 @@ async def open_runtime(
             converter=converter,
             embedding=embedding,
             directory=directory,
-            fingerprint=fingerprint,
-            chunker=chunker,
-            max_tokens=max_tokens,
-            tokenizer=tokenizer,
+            fingerprint=configured.fingerprint,
+            chunker=configured.chunker,
+            max_tokens=configured.max_tokens,
+            tokenizer=configured.tokenizer,
+            pipelines=pipelines,
+            generations=generations,
             fetch_object=FetchBucketObject(buckets=buckets, sources=sources, submit=submit),
         )
         work = Work(catalog=catalog, ingest=ingest, owner=_owner(), tracer=tracer)
@@ -288,7 +353,20 @@ async def open_runtime(
         scheduled = scheduled_syncs(settings)
         for each in scheduled:
             buckets.require(each.order.bucket, collection=each.order.collection)
-        open_collection = partial(collections.open, embedding=embedding.spec, chunker=chunker)
+        open_collection = partial(
+            collections.open, embedding=embedding.spec, chunker=configured.chunker
+        )
+        search = Search(
+            chunks=chunks,
+            embedder=embedding,
+            embedder_of=pipelines.embedding_of,
+            candidates=settings.search.candidates,
+            merge_neighbours=settings.search.merge_neighbours,
+            rewriter=_rewriter(settings, generation),
+            reranker=reranking,
+            reranked=settings.rerank.passages,
+            meter=meter,
+        )
         yield Runtime(
             settings=settings,
             database_url=database_url,
@@ -329,16 +407,20 @@ async def open_runtime(
                 submit=submit,
                 sync=sync,
             ),
-            search=Search(
-                chunks=chunks,
-                embedder=embedding,
-                candidates=settings.search.candidates,
-                merge_neighbours=settings.search.merge_neighbours,
-                rewriter=_rewriter(settings, generation),
-                reranker=reranking,
-                reranked=settings.rerank.passages,
-                meter=meter,
+            reindex=Reindex(
+                generations=generations,
+                collections=collections,
+                blobs=blobs,
+                converter=converter,
+                pipelines=pipelines,
+                search=replace(search, meter=UNMETERED),
+                work=work,
+                directory=directory,
+                at_once=settings.conversion.processes,
+                kept=timedelta(days=settings.reindex.keep_days),
             ),
+            pipelines=pipelines,
+            search=search,
             draw_page=DrawPage(
                 blobs=blobs,
                 renderer=PageRenderer(
@@ -362,7 +444,7 @@ async def open_runtime(
             web=web,
             tracer=tracer,
             callback_web=callback_web,
-            chunker=chunker,
+            chunker=configured.chunker,
         )
 
 
@@ -553,10 +635,8 @@ async def open_ollama(
 
 async def _ollama(
     settings: Settings, stack: AsyncExitStack, *, is_service: bool, meter: Meter
-) -> "OllamaServers | None":
-    """Open Ollama where it is used, its limits shared by all processes where there is a Redis."""
-    if "ollama" not in (settings.embedding.provider, settings.generation.provider):
-        return None
+) -> "OllamaServers":
+    """Open Ollama, its limits shared by all processes where there is a Redis."""
     slots = None
     if is_service or settings.redis_url is not None:
         try:
@@ -594,22 +674,55 @@ async def open_embedder(settings: Settings, ollama: "OllamaServers | None" = Non
     return BundledEmbedder(threads=embedding.threads, engine=embedding.engine)
 
 
-def tokenizer_name(embedder: Embedder) -> str:
-    """Name the token counter that conversion children load for this model.
+class _OtherModels:
+    """Opens models that collections were moved to, or are to be; they are closed with the rest."""
 
-    An embedder that names none is counted by `bytes`, which no tokenizer exceeds.
-    """
-    name: str = getattr(embedder, "counter_name", "bytes")
-    return name
+    def __init__(
+        self,
+        settings: Settings,
+        stack: AsyncExitStack,
+        ollama: "OllamaServers | None",
+        open_servers: "Callable[[], Awaitable[OllamaServers]]",
+        remembering: Callable[..., Embedding],
+    ) -> None:
+        self._settings = settings
+        self._stack = stack
+        self._ollama = ollama
+        self._open_servers = open_servers
+        self._remembering = remembering
 
+    async def __call__(self, model: str, spec: EmbeddingSpec | None) -> Embedding:
+        """Do what `pipelines.OpenModel` says."""
+        provider, _, name = model.partition(":")
+        if model == _BUNDLED:
+            embedder = await open_embedder(self._settings_of("bundled", None, spec))
+        elif provider == "ollama" and name:
+            self._ollama = self._ollama or await self._open_servers()
+            embedder = await open_embedder(self._settings_of("ollama", name, spec), self._ollama)
+        else:
+            raise InvalidInput(
+                f"{model!r} is no embedding model that can be had here: name {_BUNDLED!r}, or"
+                " one of Ollama's as 'ollama:NAME'"
+            )
+        self._stack.push_async_callback(embedder.aclose)
+        patience = _PATIENCE_WITH_OLLAMA if provider == "ollama" else Patience()
+        return self._remembering(embedder, patience=patience)
 
-def longest_chunk(settings: Settings, spec: EmbeddingSpec, tokenizer: str) -> int:
-    """Return the limit of a chunk, in the units of its counter, which the model can read.
-
-    Counted in bytes a chunk may be longer: a token of Russian or English takes four or more.
-    """
-    bytes_per_token = 4 if tokenizer == "bytes" else 1
-    return min(settings.chunking.max_tokens * bytes_per_token, spec.max_tokens)
+    def _settings_of(
+        self, provider: Literal["bundled", "ollama"], name: str | None, spec: EmbeddingSpec | None
+    ) -> Settings:
+        """Return the settings with another model: what is configured holds for its own alone."""
+        embedding = self._settings.embedding.model_copy(
+            update={
+                "provider": provider,
+                "model": name,
+                "query_prefix": None if spec is None else spec.query_prefix,
+                "document_prefix": None if spec is None else spec.document_prefix,
+                "tokenizer_file": None,
+                "max_tokens": None if spec is None else spec.max_tokens,
+            }
+        )
+        return self._settings.model_copy(update={"embedding": embedding})
 
 
 def _key_ring(settings: Settings, pool: "Pool") -> KeyRing:

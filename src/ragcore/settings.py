@@ -451,6 +451,17 @@ class RetentionSettings(_Group):
     )
 
 
+class ReindexSettings(_Group):
+    """Moving collections to another embedding model or chunker."""
+
+    keep_days: int = Field(
+        default=7,
+        ge=0,
+        description="How long what answered before is kept, and kept up to date, for going back,"
+        " in days; 0: it is dropped within a minute of the switch.",
+    )
+
+
 class WorkerSettings(_Group):
     """The worker process."""
 
@@ -537,6 +548,7 @@ class Settings(BaseSettings):
     fetch: FetchSettings = FetchSettings()
     buckets: BucketSettings = BucketSettings()
     retention: RetentionSettings = RetentionSettings()
+    reindex: ReindexSettings = ReindexSettings()
     worker: WorkerSettings = WorkerSettings()
     disk: DiskSettings = DiskSettings()
 

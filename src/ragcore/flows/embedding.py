@@ -74,6 +74,12 @@ class Embedding:
     def spec(self) -> EmbeddingSpec:
         return self._embedder.spec
 
+    @property
+    def counter_name(self) -> str:
+        """The model's token counter; where it has none `bytes`, which no tokenizer exceeds."""
+        name: str = getattr(self._embedder, "counter_name", "bytes")
+        return name
+
     def count_tokens(self, text: str) -> int:
         return self._embedder.count_tokens(text)
 

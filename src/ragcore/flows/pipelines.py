@@ -60,7 +60,6 @@ class Chunking:
     name: str
     """Of the way of cutting."""
     default_tokens: int
-    counter_of: Callable[[Embedding], str]
     fingerprint: Callable[[str, EmbeddingSpec], str]
     """Of a chunker and a model, together with the reader's."""
 
@@ -69,14 +68,14 @@ class Chunking:
 
         Where only bytes can be counted a chunk may have four for each token.
         """
-        counter = self.counter_of(embedding)
+        counter = embedding.counter_name
         units = BYTES_PER_TOKEN if counter == "bytes" else 1
         limit = min((max_tokens or self.default_tokens) * units, embedding.spec.max_tokens)
         return self._pipeline(embedding, limit, counter)
 
     def recorded(self, embedding: Embedding, chunker: str) -> Pipeline:
         """Return the pipeline whose chunker a collection recorded. Raises CollectionMismatch."""
-        counter = self.counter_of(embedding)
+        counter = embedding.counter_name
         name, _, rest = chunker.partition(":")
         limit, _, kind = rest.partition(":")
         if name != self.name or not limit.isdecimal() or kind != _kind(counter):

@@ -73,6 +73,8 @@ class Submit:
     doorbell: Doorbell | None
     fingerprint: str
     max_bytes: int
+    moved_to: Callable[[str], str] | None = None
+    """Tells the fingerprint of a collection's own pipeline; None: all have the configured one."""
     require_room: Callable[[], None] = lambda: None
     """Raises StorageFull when the disk can't take more; asked for every piece of an upload."""
 
@@ -187,6 +189,10 @@ class Submit:
         submission = self._submission(upload, StoredUpload(uuid4(), sha256, size))
         return await self.catalog.settle_unchanged(submission)
 
+    def fingerprint_of(self, collection: str) -> str:
+        """Return what a version that is submitted to the collection now will be known by."""
+        return self.fingerprint if self.moved_to is None else self.moved_to(collection)
+
     async def _discard_all(self, uploads: Iterable[StoredUpload]) -> None:
         for stored in uploads:
             await self.discard(stored)
@@ -216,7 +222,7 @@ class Submit:
             title=clean_title(upload.title),
             uri=upload.uri,
             metadata=None if upload.metadata is None else checked_metadata(upload.metadata),
-            fingerprint=self.fingerprint,
+            fingerprint=self.fingerprint_of(upload.collection),
             priority=upload.priority,
             expires_at=upload.expires_at,
             callback_url=upload.callback_url,

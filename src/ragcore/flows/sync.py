@@ -276,7 +276,7 @@ class Sync:
             filename=bare_name(listed.key),
             uri=listed.uri,
             metadata=order.metadata,
-            fingerprint=self.submit.fingerprint,
+            fingerprint=self.submit.fingerprint_of(order.collection),
             priority=-1 if lease is not None else 0,
             submitted_by=submitted_by,
             request_id=None if lease is None else lease.request_id,

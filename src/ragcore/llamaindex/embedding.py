@@ -1,18 +1,26 @@
 """Any embedding model of ours as a LlamaIndex `BaseEmbedding`."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
 from llama_index.core.bridge.pydantic import PrivateAttr
 
 from ragcore.llamaindex.bridge import Bridged
-from ragcore.model import Vectors
-from ragcore.ports import Embedder
+from ragcore.model import Vector, Vectors
 
 _BATCH = 256  # texts handed over at once; the model makes its own batches, by tokens
 
 
-def as_llama_embedding(embedder: Embedder | Bridged[Embedder]) -> "RagEmbedding":
+class TextEmbedder(Protocol):
+    """What is asked of a model; `ports.Embedder` says what it does."""
+
+    async def embed_documents(self, texts: Sequence[str]) -> Vectors: ...
+
+    async def embed_query(self, text: str) -> Vector: ...
+
+
+def as_llama_embedding(embedder: TextEmbedder | Bridged[TextEmbedder]) -> "RagEmbedding":
     """Return a LlamaIndex embedding over the model; prefixes stay the model's own affair.
 
     A model that holds connections belongs to one event loop: give it `Bridged`, so that sync calls
@@ -25,11 +33,11 @@ def as_llama_embedding(embedder: Embedder | Bridged[Embedder]) -> "RagEmbedding"
 class RagEmbedding(BaseEmbedding):
     """Async methods are native, sync ones go over the bridge. Vectors have unit length."""
 
-    _embedder: Bridged[Embedder] = PrivateAttr()
+    _embedder: Bridged[TextEmbedder] = PrivateAttr()
 
     def __init__(
         self,
-        embedder: Bridged[Embedder],
+        embedder: Bridged[TextEmbedder],
         *,
         model_name: str = "ragcore",
         embed_batch_size: int = _BATCH,
