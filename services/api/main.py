@@ -49,6 +49,7 @@ from ragcore_api.routes import (
     mcp,
     openai,
     questions,
+    reindex,
 )
 from ragcore_api.turnstile import Turnstile
 from ragcore_api.watching import JobWatch
@@ -117,8 +118,8 @@ def create_app(settings: Settings, *, is_stopping: Callable[[], bool] = lambda: 
     _add_middleware(app, settings, metrics)
     # In this order a path is looked for: questions are asked most often.
     for module in (
-        questions, openai, documents, ingest, buckets, convert, jobs, collections, feedback, keys,
-        audit, hooks, health,
+        questions, openai, documents, ingest, buckets, convert, jobs, collections, reindex,
+        feedback, keys, audit, hooks, health,
     ):  # fmt: skip
         app.include_router(module.router)
     app.router.routes.append(mcp.route)

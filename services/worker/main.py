@@ -151,6 +151,8 @@ def _chores_of(runtime: Runtime, doorbell: RedisDoorbell, events: EventList | No
     chores = [
         _Chore("jobs rung for again", Sweep(runtime.catalog, doorbell), _OFTEN_SECONDS),
         _Chore("buckets listed", partial(_list_bucket, runtime), _LOOK_SECONDS, is_shared=True),
+        _Chore("collections reindexed", partial(_reindex, runtime), _LOOK_SECONDS, is_shared=True),
+        _Chore("outdated generations dropped", runtime.reindex.tidy, _MINUTE),
         _Chore("jobs of buckets ended", runtime.sync.settle, _OFTEN_SECONDS),
         _Chore("listings of buckets queued", runtime.start_due_syncs, _OFTEN_SECONDS),
         _Chore("callbacks delivered", runtime.deliver_callbacks, _OFTEN_SECONDS, is_shared=True),
@@ -169,6 +171,11 @@ def _chores_of(runtime: Runtime, doorbell: RedisDoorbell, events: EventList | No
 async def _list_bucket(runtime: Runtime) -> int:
     """Work on one bucket's job, beside documents: it waits for servers most of the time."""
     return int(await runtime.sync.next() is not None)
+
+
+async def _reindex(runtime: Runtime) -> int:
+    """Work on one collection's reindex, beside documents; who finds no job has asked one query."""
+    return int(await runtime.reindex.next() is not None)
 
 
 def _gauges(runtime: Runtime, doorbell: RedisDoorbell) -> Gauges:

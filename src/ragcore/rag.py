@@ -162,8 +162,8 @@ class Rag:
         LlamaIndex language model) and `reranker` replace the configured ones and stay their
         owner's to close; so do `other_embeddings`, to which collections may be moved beside those
         that settings can name; `doorbell` tells workers of submitted jobs. Raises
-        CollectionMismatch when the collection was made with another model and nobody has moved it,
-        or when the one it was moved to can't be had; Unsupported and Unavailable and their children.
+        CollectionMismatch when the collection was made with another model and was never moved,
+        or when the one it was moved to is missing; Unsupported, Unavailable and their children.
         """
         settings = settings or Settings()
         if data_dir is not None:

@@ -162,6 +162,9 @@ BODIES: dict[str, list[Any]] = {
         {"filter": {"document_id": HIDDEN}, "collection": OTHER, "dry_run": True},
     ],
     "PUT /collections/{name}": [{}, {"language": "ru"}],
+    "POST /collections/{name}/reindex": [{}, {"max_tokens": 64}],
+    "POST /collections/{name}/reindex/switch": [{}, {"accept_loss": True}],
+    "POST /collections/{name}/reindex/rollback": [{}, {"accept_loss": True}],
     "POST /keys": [{"name": "mine", "scopes": ["admin"]}],
 }
 """What is sent to each route that takes a body: the polite and the impolite."""

@@ -71,7 +71,7 @@ async def put_collection(
         name, language=wanted.language, strict=wanted.strict or False
     )
     _require_as_wanted(made, wanted)  # another caller may have made it meanwhile
-    return await _counted(rag, name)
+    return await counted(rag, name)
 
 
 def _require_configured(name: str, wanted: str | None, configured: str) -> None:
@@ -103,10 +103,10 @@ def _require_as_wanted(found: Collection, wanted: CollectionIn) -> None:
 )
 async def get_collection(name: Name, rag: RagDep, caller: QueryCaller) -> CollectionOut:
     """Tell what a collection was made with and how much it holds."""
-    return await _counted(rag, caller.require_collection(name))
+    return await counted(rag, caller.require_collection(name))
 
 
-async def _counted(rag: Rag, name: str) -> CollectionOut:
+async def counted(rag: Rag, name: str) -> CollectionOut:
     for counted in await rag.collections():
         if counted[0].name == name:
             return CollectionOut.counted(*counted)

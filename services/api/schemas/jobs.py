@@ -110,12 +110,13 @@ _JOB = {
     "kind": "document",
     "parent_id": None,
     "counts": {},
+    "result": {},
     "status_url": "/jobs/0b9a7d6c-3a51-4c0e-9a44-6a9f3a5d2c11",
 }
 
 
 class JobOut(Out):
-    """One unit of work: for one document, or for a bucket and what is in it."""
+    """One unit of work: for one document, for a bucket and what is in it, or a reindex."""
 
     model_config = examples(_JOB)
 
@@ -137,10 +138,18 @@ class JobOut(Out):
     started_at: datetime | None
     finished_at: datetime | None
     kind: JobKind = Field(
-        description="A `bucket` job has the id of its bucket and prefix as `document_id`."
+        description="A `bucket` job has the id of its bucket and prefix as `document_id`, a "
+        "`reindex` job the name of its collection."
     )
     parent_id: UUID | None = Field(description="The bucket's job that made this one.")
-    counts: dict[str, int] = Field(description="What a bucket's job found and did, by outcome.")
+    counts: dict[str, int] = Field(
+        description="What a bucket's job found and did, by outcome; how far a reindex is: "
+        "`documents`, and those `done`."
+    )
+    result: dict[str, Any] = Field(
+        description="What a reindex found out: `state`, `comparison` and `problems`, explained in "
+        "docs/how-to/reindex.md. Empty for other jobs."
+    )
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties
     @property

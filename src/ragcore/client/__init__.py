@@ -21,9 +21,11 @@ from ragcore.client.values import (
     ConvertedChunk,
     DocumentChunk,
     DocumentDetail,
+    GenerationInfo,
     NewKey,
     ObjectResult,
     Readiness,
+    ReindexState,
     ServiceVersion,
 )
 
@@ -37,9 +39,11 @@ __all__ = [
     "ConvertedChunk",
     "DocumentChunk",
     "DocumentDetail",
+    "GenerationInfo",
     "NewKey",
     "ObjectResult",
     "Readiness",
+    "ReindexState",
     "Retries",
     "ServiceVersion",
 ]

@@ -20,6 +20,7 @@ from ragcore.model import (
     Box,
     Citation,
     Document,
+    GenerationState,
     Job,
     JobFailure,
     JobStatus,
@@ -89,6 +90,33 @@ class CollectionInfo:
     documents: int = 0
     chunks: int = 0
     created_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class GenerationInfo:
+    """A collection's chunks under another embedding model or chunker than those that answer."""
+
+    generation: int
+    state: GenerationState
+    embedding_model: str
+    dimension: int
+    chunker: str = ""
+    documents: int = 0
+    """It holds so many as they are in place."""
+    missing: int = 0
+    """It lacks so many, or holds another version of them."""
+    created_at: datetime | None = None
+    retired_at: datetime | None = None
+    job: Job | None = None
+    """Of its filling, with the comparison in its `result`; None when it is no longer kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class ReindexState:
+    """What answers, and what there is beside it."""
+
+    collection: CollectionInfo
+    generations: tuple[GenerationInfo, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -120,7 +120,7 @@ def delivery_id(job: Job) -> str:
 
 def job_content(job: Job) -> dict[str, Any]:
     """Return a job in the shape of `GET /jobs/{job_id}`, as plain types."""
-    content = {name: _plain(value) for name, value in asdict(job).items() if name != "result"}
+    content = {name: _plain(value) for name, value in asdict(job).items()}
     return content | {"status_url": f"/jobs/{job.job_id}"}
 
 
