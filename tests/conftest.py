@@ -5,6 +5,7 @@ want of a server: the servers come with the packages that `make install` install
 """
 
 import asyncio
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -23,6 +24,11 @@ from buckets import Bucket, S3Server, running_s3_server
 from ragcore.embedded import EmbeddedServers, embedded_servers
 from ragcore.embedded.machine import package_directory
 from ragcore.embedded.run_directory import RunDirectory
+
+# What the terminal of whoever runs the tests is like is no matter of theirs; with several processes
+# readline hands its size down to them even where there is none.
+for name in ("COLUMNS", "LINES"):
+    os.environ.pop(name, None)
 
 # A busy machine is no failure of the code: properties have no time limit.
 hypothesis.settings.register_profile("ragcore", deadline=None)
