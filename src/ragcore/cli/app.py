@@ -8,7 +8,18 @@ from typing import Annotated
 import typer
 
 from ragcore import __version__
-from ragcore.cli import collections, documents, jobs, keys, models, options, output, place, sync
+from ragcore.cli import (
+    collections,
+    documents,
+    jobs,
+    keys,
+    models,
+    options,
+    output,
+    place,
+    reindex,
+    sync,
+)
 from ragcore.cli.backup import backup, restore
 from ragcore.cli.convert import convert
 from ragcore.cli.doctor import doctor
@@ -36,6 +47,7 @@ app.command()(search)
 app.command()(ask)
 app.add_typer(documents.app, name="docs")
 app.add_typer(collections.app, name="collections")
+app.add_typer(reindex.app, name="reindex")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 app.add_typer(models.app, name="models")

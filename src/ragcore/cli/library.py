@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         SearchMode,
         SearchResult,
     )
-    from ragcore.ports import ObjectResult
+    from ragcore.ports import ObjectResult, SwitchMode
 
 
 class Intake(Protocol):
@@ -164,6 +164,31 @@ class Library(Protocol):
     ) -> Mapping[str, Any]: ...
 
     async def delete_collection(self, name: str) -> "DeletionReceipt": ...
+
+    async def reindex(
+        self,
+        name: str,
+        *,
+        embedding_model: str | None,
+        max_tokens: int | None,
+        questions: Sequence[str],
+        switch: "SwitchMode",
+        on_progress: "Callable[[Job], None]",
+    ) -> "Job":
+        """Move a collection to another model or chunker, and return how that ended."""
+        ...
+
+    async def reindex_state(self, name: str) -> Mapping[str, Any]:
+        """Return `collection` and the `generations` beside it in plain types."""
+        ...
+
+    async def switch_reindex(
+        self, name: str, *, accept_loss: bool, on_progress: "Callable[[Job], None]"
+    ) -> "Job": ...
+
+    async def roll_back_reindex(self, name: str, *, accept_loss: bool) -> Mapping[str, Any]: ...
+
+    async def discard_reindex(self, name: str) -> Mapping[str, Any]: ...
 
     async def jobs(
         self,

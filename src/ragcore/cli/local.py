@@ -8,6 +8,7 @@ from uuid import UUID
 
 from ragcore.cli import output, session
 from ragcore.cli.library import Buckets, Intake, Refreshing
+from ragcore.errors import CollectionNotFound
 
 if TYPE_CHECKING:
     from ragcore.model import (
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
         DeletionReceipt,
         Document,
         Filter,
+        Generation,
         Job,
         JobStatus,
         Passage,
@@ -25,8 +27,9 @@ if TYPE_CHECKING:
         SearchMode,
         SearchResult,
     )
-    from ragcore.ports import ObjectResult
+    from ragcore.ports import ObjectResult, SwitchMode
     from ragcore.rag import Rag
+    from ragcore.runtime import Runtime
 
 ACTOR: Final = "command line"
 """As the audit trail names whoever has the database's address anyway."""
@@ -275,6 +278,52 @@ class LocalLibrary:
         async with session.opened_runtime() as runtime:
             return await runtime.forget.collection(name)
 
+    async def reindex(
+        self,
+        name: str,
+        *,
+        embedding_model: str | None,
+        max_tokens: int | None,
+        questions: Sequence[str],
+        switch: "SwitchMode",
+        on_progress: "Callable[[Job], None]",
+    ) -> "Job":
+        async with session.opened() as rag:
+            return await rag.reindex(
+                collection=name,
+                embedding_model=embedding_model,
+                max_tokens=max_tokens,
+                questions=questions,
+                switch=switch,
+                on_progress=on_progress,
+            )
+
+    async def reindex_state(self, name: str) -> Mapping[str, Any]:
+        async with session.opened_runtime() as runtime:
+            _, generations = await runtime.reindex.state(name)
+            return {
+                "collection": await _counted(runtime, name),
+                "generations": [_generation(each) for each in generations],
+            }
+
+    async def switch_reindex(
+        self, name: str, *, accept_loss: bool, on_progress: "Callable[[Job], None]"
+    ) -> "Job":
+        async with session.opened() as rag:
+            return await rag.switch_reindex(
+                collection=name, accept_loss=accept_loss, on_progress=on_progress
+            )
+
+    async def roll_back_reindex(self, name: str, *, accept_loss: bool) -> Mapping[str, Any]:
+        async with session.opened_runtime() as runtime:
+            await runtime.reindex.roll_back(name, accept_loss=accept_loss, submitted_by=ACTOR)
+            return await _counted(runtime, name)
+
+    async def discard_reindex(self, name: str) -> Mapping[str, Any]:
+        async with session.opened_runtime() as runtime:
+            await runtime.reindex.discard(name, submitted_by=ACTOR)
+            return await _counted(runtime, name)
+
     # --- jobs ------------------------------------------------------------------------------
 
     async def jobs(
@@ -402,6 +451,23 @@ def _parsed(filters: Mapping[str, Any] | None) -> "Filter | None":
     from ragcore.steps import filtering
 
     return None if filters is None else filtering.parse(filters)
+
+
+async def _counted(runtime: "Runtime", name: str) -> Mapping[str, Any]:
+    """Return a collection with what it holds. Raises CollectionNotFound."""
+    for counted in await runtime.collections.list():
+        if counted[0].name == name:
+            return _as_object(*counted)
+    raise CollectionNotFound(f"there is no collection {name!r}")
+
+
+def _generation(generation: "Generation") -> Mapping[str, Any]:
+    fields: dict[str, Any] = output.jsonable(generation)
+    embedding = fields.pop("embedding")
+    return fields | {
+        "embedding_model": embedding["model"],
+        "dimension": embedding["dimension"],
+    }
 
 
 def _as_object(collection: "Collection", documents: int, chunks: int) -> dict[str, Any]:

@@ -11,7 +11,18 @@ if TYPE_CHECKING:
 URL: Final = "RAGCORE_URL"
 
 COMMANDS: Final = frozenset(
-    {"ingest", "search", "ask", "docs", "collections", "jobs", "keys", "audit", "refresh"}
+    {
+        "ingest",
+        "search",
+        "ask",
+        "docs",
+        "collections",
+        "reindex",
+        "jobs",
+        "keys",
+        "audit",
+        "refresh",
+    }
 )
 """Those that go to a service; all others are about this machine."""
 

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from uuid import UUID
 
+from ragcore.cli import output
 from ragcore.cli.library import Buckets, Intake, Refreshing
-from ragcore.client import AsyncClient, CollectionInfo, DocumentChunk
+from ragcore.client import AsyncClient, CollectionInfo, DocumentChunk, GenerationInfo
 from ragcore.errors import DocumentNotFound, InvalidInput, RagError
 from ragcore.model import Passage
 from ragcore.ports import ObjectNote, ObjectResult
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
         SearchMode,
         SearchResult,
     )
+    from ragcore.ports import SwitchMode
 
 _LOOK_SECONDS: Final = 1.0
 _AT_ONCE: Final = 8
@@ -144,7 +146,6 @@ class RemoteBuckets:
         dry_run: bool,
         on_progress: "Callable[[Job], None]",
     ) -> "Job":
-        """Its counts are in no event, so the job is looked at instead of followed."""
         bucket, _, prefix = uri[len("s3://") :].partition("/")
         job = await self._client.ingest_bucket(
             bucket,
@@ -157,14 +158,7 @@ class RemoteBuckets:
             max_delete_share=max_delete_share,
             dry_run=dry_run,
         )
-        while not job.is_finished:
-            on_progress(job)
-            with suppress(TimeoutError):
-                job = await self._client.wait(job, timeout_seconds=_LOOK_SECONDS)
-                break
-            job = await self._client.job(job)
-        on_progress(job)
-        return job
+        return await _looked_at(self._client, job, on_progress)
 
     async def objects(self, job: "Job") -> AsyncIterator[ObjectResult]:
         async for told in self._client.job_objects(job):
@@ -294,6 +288,55 @@ class RemoteLibrary:
         async with self._client() as client:
             return await client.delete_collection(name)
 
+    async def reindex(
+        self,
+        name: str,
+        *,
+        embedding_model: str | None,
+        max_tokens: int | None,
+        questions: Sequence[str],
+        switch: "SwitchMode",
+        on_progress: "Callable[[Job], None]",
+    ) -> "Job":
+        """Interrupted, it is cancelled, as where it is worked on here."""
+        async with self._client() as client:
+            job = await client.reindex(
+                name,
+                embedding_model=embedding_model,
+                max_tokens=max_tokens,
+                questions=questions,
+                switch=switch,
+            )
+            try:
+                return await _looked_at(client, job, on_progress)
+            except asyncio.CancelledError:
+                with suppress(RagError):  # it goes on then, and `ragcore reindex discard` stops it
+                    await asyncio.shield(client.cancel(job))
+                raise
+
+    async def reindex_state(self, name: str) -> Mapping[str, Any]:
+        async with self._client() as client:
+            state = await client.reindex_state(name)
+        return {
+            "collection": _as_object(state.collection),
+            "generations": [_generation(each) for each in state.generations],
+        }
+
+    async def switch_reindex(
+        self, name: str, *, accept_loss: bool, on_progress: "Callable[[Job], None]"
+    ) -> "Job":
+        async with self._client() as client:
+            job = await client.switch_reindex(name, accept_loss=accept_loss)
+            return await _looked_at(client, job, on_progress)
+
+    async def roll_back_reindex(self, name: str, *, accept_loss: bool) -> Mapping[str, Any]:
+        async with self._client() as client:
+            return _as_object(await client.roll_back_reindex(name, accept_loss=accept_loss))
+
+    async def discard_reindex(self, name: str) -> Mapping[str, Any]:
+        async with self._client() as client:
+            return _as_object(await client.discard_reindex(name))
+
     # --- jobs ------------------------------------------------------------------------------
 
     async def jobs(
@@ -379,6 +422,20 @@ class RemoteLibrary:
         return found[:limit]
 
 
+async def _looked_at(
+    client: AsyncClient, job: "Job", on_progress: "Callable[[Job], None]"
+) -> "Job":
+    """Wait for a job whose counts are of interest: they are in no event that could be followed."""
+    while not job.is_finished:
+        on_progress(job)
+        with suppress(TimeoutError):
+            job = await client.wait(job, timeout_seconds=_LOOK_SECONDS)
+            break
+        job = await client.job(job)
+    on_progress(job)
+    return job
+
+
 def _passage(chunk: DocumentChunk, document: "Document") -> Passage:
     """Return a chunk as a database tells it: with what its document is called."""
     return Passage(
@@ -394,6 +451,12 @@ def _passage(chunk: DocumentChunk, document: "Document") -> Passage:
         language=chunk.language,
         metadata=document.metadata,
     )
+
+
+def _generation(generation: GenerationInfo) -> Mapping[str, Any]:
+    fields: dict[str, Any] = output.jsonable(generation)
+    job = fields.pop("job")
+    return fields | {"job_id": job and job["job_id"]}
 
 
 def _as_object(collection: CollectionInfo) -> Mapping[str, Any]:
