@@ -1263,8 +1263,11 @@ class Generations(Protocol):
         """
         ...
 
-    async def of(self, collection: str) -> Sequence[Generation]:
-        """Return those that do not answer: that is filled, and that answered before."""
+    async def of(self, collection: str, *, counted: bool = True) -> Sequence[Generation]:
+        """Return those that do not answer: that answered before, then the one that is filled.
+
+        Not `counted` they tell no numbers of documents, which takes a look at each document.
+        """
         ...
 
     async def pending(
@@ -1317,9 +1320,17 @@ class Generations(Protocol):
         ...
 
     async def note(
-        self, lease: ReindexLease, *, counts: Mapping[str, int], result: Mapping[str, Any]
+        self,
+        lease: ReindexLease,
+        *,
+        counts: Mapping[str, int],
+        result: Mapping[str, Any],
+        went_on: bool,
     ) -> None:
-        """Say how far the job is; it has not crashed its workers then. Raises LeaseLost."""
+        """Say how far the job is. Raises LeaseLost.
+
+        One that `went_on` since it was claimed is forgiven the tries and crashes before that.
+        """
         ...
 
     async def finish(self, lease: ReindexLease, generation: Generation) -> None:

@@ -60,10 +60,10 @@ async def put_collection(
     made with would no longer be true.
     """
     caller.require_collection(name)
-    _require_configured(name, wanted.embedding_model, rag.runtime.embedder.spec.model)
     try:
         found = await rag.runtime.collections.get(name)
     except CollectionNotFound:
+        _require_configured(name, wanted.embedding_model, rag.runtime.embedder.spec.model)
         await caller.audit(rag, "collection.create", collection=name)
     else:
         _require_as_wanted(found, wanted)
@@ -84,6 +84,11 @@ def _require_configured(name: str, wanted: str | None, configured: str) -> None:
 
 
 def _require_as_wanted(found: Collection, wanted: CollectionIn) -> None:
+    if wanted.embedding_model not in (None, found.embedding.model):
+        raise CollectionMismatch(
+            f"collection {found.name!r} has the embedding model {found.embedding.model!r}, not"
+            f" {wanted.embedding_model!r}; move it with `POST /collections/{found.name}/reindex`"
+        )
     for what, is_, wished in (
         ("language", found.language, wanted.language),
         ("strict", found.strict, wanted.strict),

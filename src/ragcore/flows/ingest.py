@@ -207,7 +207,7 @@ class Ingest:
             return {}, ()
         made: dict[int, IndexedChunks] = {}
         omitted: list[str] = []
-        for other in await self.generations.of(collection.name):
+        for other in await self.generations.of(collection.name, counted=False):
             try:
                 pipeline = await self.pipelines.of(other.embedding, other.chunker)
                 made[other.generation] = await self._made_for(pipeline, request, document)

@@ -216,7 +216,7 @@ class Reindex:
         while True:
             await self._fill(lease, collection, generation, pipeline, account)
             if not compared:
-                await self._compare(order, collection, generation, account)
+                await self._try_to_compare(order, collection, generation, account)
                 compared = True
             await account.tell_problems()
             if order.switch == "manual":
@@ -353,6 +353,23 @@ class Reindex:
 
     # --- comparing -------------------------------------------------------------------------
 
+    async def _try_to_compare(
+        self,
+        order: ReindexOrder,
+        collection: Collection,
+        generation: Generation,
+        account: "_Account",
+    ) -> None:
+        """Compare, or tell why that can't be: the model before may be why it is left."""
+        try:
+            await self._compare(order, collection, generation, account)
+        except LeaseLost:
+            raise
+        except RagError as error:
+            log.warning("old and new answers are not compared: %s", error)
+            account.result["comparison"] = {"code": error.code, "detail": str(error)}
+            await account.tell()
+
     async def _compare(
         self,
         order: ReindexOrder,
@@ -463,6 +480,7 @@ class _Account:
     total: int = 0
     done: int = 0
     nodes: int = 0
+    went_on: bool = False
     told_at: float = 0.0
 
     async def count(self) -> None:
@@ -474,11 +492,13 @@ class _Account:
 
     async def one_more(self) -> None:
         self.done = min(self.done + 1, self.total)
+        self.went_on = True
         if time.monotonic() - self.told_at > _NOTE_SECONDS:
             await self.tell()
 
     async def more_nodes(self, count: int) -> None:
         self.nodes += count
+        self.went_on = True
         await self.tell()
 
     async def tell_problems(self) -> None:
@@ -500,4 +520,6 @@ class _Account:
         }
         self.result = {**about, **self.result}
         counts = {"documents": self.total, "done": self.done, "nodes": self.nodes}
-        await self.generations.note(self.lease, counts=counts, result=self.result)
+        await self.generations.note(
+            self.lease, counts=counts, result=self.result, went_on=self.went_on
+        )

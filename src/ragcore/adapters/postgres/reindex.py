@@ -130,9 +130,10 @@ class PostgresGenerations:
                 await connection.execute(SQL["try_skipped_again"], _whose(shadow))
             return await _shadow(connection, order.collection)
 
-    async def of(self, collection: str) -> Sequence[Generation]:
+    async def of(self, collection: str, *, counted: bool = True) -> Sequence[Generation]:
+        query = SQL["generations" if counted else "uncounted_generations"]
         async with self._transaction() as connection:
-            found = await _all(connection, SQL["generations"], {"collection": collection})
+            found = await _all(connection, query, {"collection": collection})
         return [_generation(row) for row in found]
 
     # --- filling ---------------------------------------------------------------------------
@@ -245,9 +246,18 @@ class PostgresGenerations:
         raise LeaseLost(f"the reindex of collection {generation.collection!r} was given up")
 
     async def note(
-        self, lease: ReindexLease, *, counts: Mapping[str, int], result: Mapping[str, Any]
+        self,
+        lease: ReindexLease,
+        *,
+        counts: Mapping[str, int],
+        result: Mapping[str, Any],
+        went_on: bool,
     ) -> None:
-        values = {"counts": Jsonb(dict(counts)), "result": Jsonb(dict(result))}
+        values = {
+            "counts": Jsonb(dict(counts)),
+            "result": Jsonb(dict(result)),
+            "went_on": went_on,
+        }
         async with self._transaction() as connection:
             await fenced(connection, SQL["note"], lease, values)
 
@@ -267,6 +277,7 @@ class PostgresGenerations:
             tables = await generations.take(connection, generation.collection)
             table = _found(tables, generation)
             await fenced(connection, SQL["hold_job"], lease, {})
+            nodes = await _nodes(connection, table)
             lack = await _lack(connection, table)
             is_accepted = lease.order.accept_loss and lack.documents == lack.failed
             if lack.nodes or (lack.documents and not is_accepted):
@@ -275,7 +286,7 @@ class PostgresGenerations:
             values = _record("collection.switch", "reindex", table.collection, details)
             await connection.execute(SQL["record"], values)
             await fenced(connection, SQL["finish"], lease, {"state": "switched"})
-            await _exchange(connection, tables, table, fingerprints)
+            await _exchange(connection, tables, table, fingerprints, nodes=nodes)
         return lack
 
     async def switch_later(
@@ -330,6 +341,7 @@ class PostgresGenerations:
                 raise ReindexUnderWay(
                     f"collection {collection!r} is being reindexed: cancel or discard that first"
                 )
+            nodes = await _nodes(connection, table)
             lack = await _lack(connection, table)
             if lack and not accept_loss:
                 raise RollbackLoses(
@@ -342,7 +354,9 @@ class PostgresGenerations:
                 "collection.rollback", submitted_by, collection, details, request_id=request_id
             )
             await connection.execute(SQL["record"], values)
-            await _exchange(connection, tables, table, fingerprints(_as_generation(table)))
+            await _exchange(
+                connection, tables, table, fingerprints(_as_generation(table)), nodes=nodes
+            )
             row = await _one(connection, SQL["collection"], {"collection": collection})
         assert row is not None
         return collection_of(row)
@@ -411,13 +425,11 @@ class PostgresGenerations:
 
 async def _add(connection: Connection, order: ReindexOrder, job_id: UUID) -> None:
     """Make an empty generation of a collection that is taken."""
-    await connection.execute(SQL["number_in_turn"])
-    row = await _one(connection, SQL["draw_number"], {})
-    assert row is not None
-    name = _table_name(row["number"])
+    number = await _draw_number(connection)
+    name = _table_name(number)
     values = {
         "collection": order.collection,
-        "generation": row["number"],
+        "generation": number,
         "table": name,
         "embedding": Jsonb(stored_embedding(order.embedding)),
         "chunker": order.chunker,
@@ -425,6 +437,14 @@ async def _add(connection: Connection, order: ReindexOrder, job_id: UUID) -> Non
     }
     await connection.execute(SQL["insert_generation"], values)
     await create_tables(connection, Collection(name, order.embedding, order.chunker))
+
+
+async def _draw_number(connection: Connection) -> int:
+    await connection.execute(SQL["number_in_turn"])
+    row = await _one(connection, SQL["draw_number"], {})
+    assert row is not None
+    number: int = row["number"]
+    return number
 
 
 def _table_name(generation: int) -> str:
@@ -473,13 +493,22 @@ async def _lack(connection: Connection, table: Table) -> Lack:
     return Lack(documents["documents"], documents["failed"], nodes["nodes"])
 
 
+async def _nodes(connection: Connection, table: Table) -> str:
+    """Return what differs once anybody has written nodes to what answers."""
+    row = await _one(connection, _of(table, "state_of_nodes"), {})
+    assert row is not None
+    state: str = row["state"]
+    return state
+
+
 async def _exchange(
-    connection: Connection, tables: Tables, table: Table, fingerprints: Fingerprints
+    connection: Connection, tables: Tables, table: Table, fingerprints: Fingerprints, *, nodes: str
 ) -> None:
     """Have `table` answer and keep what answered until now; the collection is taken.
 
     What takes its time comes before the tables are locked: searches go on until the last moment.
-    Raises Busy.
+    So may stock clients, which know no generations: when they have written since `nodes` was read,
+    what was counted is no longer true. Raises Busy.
     """
     assert tables.live is not None
     before, after = tables.live, table
@@ -493,8 +522,13 @@ async def _exchange(
     await connection.execute(SQL["leave_behind_versions"], _whose(after))
     await connection.execute(SQL["take_over_versions"], _whose(after) | asdict(fingerprints))
     await connection.execute(SQL["forget_documents"], _whose(after))
+    # The first one is taken for what is configured; one that was gone back to is meant as it is.
+    number = await _draw_number(connection) if after.generation == 1 else after.generation
     await _lock(connection, after)
-    await connection.execute(_of(after, "exchange").replace("{parked}", parked))
+    if await _nodes(connection, after) != nodes:
+        raise Busy(f"somebody has just written nodes to collection {after.collection!r}: once more")
+    exchange = _of(after, "exchange").replace("{parked}", parked)
+    await connection.execute(exchange.replace("{number}", str(number)))
 
 
 async def _lock(connection: Connection, table: Table) -> None:

@@ -68,9 +68,11 @@ WHERE job_id = %(job_id)s AND lease_token = %(token)s AND status = 'running'
 FOR UPDATE;
 
 -- name: note
--- Who says how far it is has not crashed its worker: kills of the past are forgiven.
+-- Tries and crashes count where it gets no further: a long job may meet more than a short one may.
 UPDATE ragcore.jobs
-SET result = jsonb_build_object('counts', %(counts)s::jsonb, 'reindex', %(result)s::jsonb), crashes = 0
+SET result = jsonb_build_object('counts', %(counts)s::jsonb, 'reindex', %(result)s::jsonb),
+    attempts = CASE WHEN %(went_on)s THEN 1 ELSE attempts END,
+    crashes = CASE WHEN %(went_on)s THEN 0 ELSE crashes END
 WHERE job_id = %(job_id)s AND lease_token = %(token)s AND status = 'running';
 
 -- name: finish
@@ -121,6 +123,11 @@ SELECT g.*,
 FROM ragcore.generations g
 WHERE g.collection = %(collection)s
 ORDER BY g.retired_at, g.generation;
+
+-- name: uncounted_generations
+SELECT *, 0 AS documents, 0 AS in_place FROM ragcore.generations
+WHERE collection = %(collection)s
+ORDER BY retired_at, generation;
 
 -- name: pending
 SELECT d.document_no, d.document_id, d.version_id, v.filename, v.mime_type
@@ -196,6 +203,9 @@ SELECT (SELECT count(*) FROM vecs."{live}" l LEFT JOIN vecs."{table}" s ON s.id 
      + (SELECT count(*) FROM vecs."{table}" s
         WHERE s.own_metadata AND NOT EXISTS (
             SELECT FROM vecs."{live}" l WHERE l.id = s.id AND l.own_metadata)) AS nodes;
+
+-- name: state_of_nodes
+SELECT concat(count(*), ' ', sum(xmin::text::bigint)) AS state FROM vecs."{live}" WHERE own_metadata;
 
 -- name: lock_nodes
 -- Those that are as they were read stay so until the copy is committed.
@@ -276,7 +286,7 @@ UPDATE ragcore.chunk_counts
 SET collection = CASE collection WHEN '{live}' THEN '{parked}' ELSE '{live}' END
 WHERE collection IN ('{live}', '{table}');
 UPDATE ragcore.collections c
-SET generation = g.generation, embedding = g.embedding, chunker = g.chunker
+SET generation = {number}, embedding = g.embedding, chunker = g.chunker
 FROM ragcore.generations g
 WHERE c.name = '{live}' AND g.collection = c.name AND g.table_name = '{table}';
 DELETE FROM ragcore.generations WHERE collection = '{live}' AND table_name = '{table}';
@@ -297,5 +307,7 @@ WHERE (g.state = 'retired'
             OR EXISTS (SELECT FROM ragcore.generations n
                        WHERE n.collection = g.collection AND n.state = 'retired'
                          AND (n.retired_at, n.generation) > (g.retired_at, g.generation))))
-   OR (g.state = 'filling' AND (j.job_id IS NULL OR j.status IN ('failed', 'cancelled', 'succeeded')))
+   OR (g.state = 'filling' AND (j.job_id IS NULL OR j.status IN ('cancelled', 'succeeded')
+                                -- One that failed may be run again, and goes on where it stopped.
+                                OR j.status = 'failed' AND j.finished_at <= now() - interval '1 day'))
 LIMIT 100;
