@@ -207,6 +207,9 @@ def _tell_comparison(comparison: Mapping[str, Any] | None) -> None:
     """Print how far answers change, and the questions whose passages change most."""
     if comparison is None:
         return
+    if "detail" in comparison:
+        typer.echo(f"old and new answers are not compared: {comparison['detail']}")
+        return
     rows = [
         ["questions", str(comparison["questions"]), ""],
         ["same first passage", "", f"{comparison['same_first']:.0%}"],
