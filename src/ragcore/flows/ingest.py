@@ -201,13 +201,17 @@ class Ingest:
         """Make the document for every other generation of its collection, too.
 
         One whose model fails must not keep it from answering: that one lacks the document then,
-        until a reindex that fills it gets there. Such are told in warnings.
+        until a reindex that fills it gets there. Such are told in warnings. Raises
+        GenerationSwitched when the collection, looked up before, is one of the others by now: what
+        answers in its place would lack the document.
         """
         if self.generations is None or self.pipelines is None:
             return {}, ()
         made: dict[int, IndexedChunks] = {}
         omitted: list[str] = []
         for other in await self.generations.of(collection.name, counted=False):
+            if other.generation == collection.generation:
+                raise GenerationSwitched(f"collection {collection.name!r} is switched: once more")
             try:
                 pipeline = await self.pipelines.of(other.embedding, other.chunker)
                 made[other.generation] = await self._made_for(pipeline, request, document)
