@@ -747,7 +747,7 @@ class Rag:
             switch=switch,
             submitted_by=_HERE,
         )
-        return await self._finish_reindex(job, on_progress)
+        return await self._runtime.reindex.finish(job, on_progress=on_progress)
 
     async def switch_reindex(
         self,
@@ -762,7 +762,7 @@ class Rag:
         job = await self._runtime.reindex.switch(
             collection or self.collection, accept_loss=accept_loss, submitted_by=_HERE
         )
-        return await self._finish_reindex(job, on_progress)
+        return await self._runtime.reindex.finish(job, on_progress=on_progress)
 
     async def roll_back_reindex(
         self, *, collection: str | None = None, accept_loss: bool = False
@@ -877,25 +877,6 @@ class Rag:
         except asyncio.CancelledError:
             await asyncio.shield(runtime.catalog.cancel(job.job_id))
             raise
-        return job
-
-    async def _finish_reindex(self, job: Job, on_progress: OnProgress | None) -> Job:
-        """Run a reindex here, unless a worker is faster."""
-        runtime = self._runtime
-        try:
-            while not job.is_finished:
-                ran = await runtime.reindex.next(job_id=job.job_id, on_progress=on_progress)
-                if ran is None:
-                    await runtime.catalog.release_expired()
-                job = ran or await runtime.catalog.job(job.job_id)
-                if not job.is_finished:
-                    await asyncio.sleep(0.2)
-        except asyncio.CancelledError:
-            await asyncio.shield(runtime.catalog.cancel(job.job_id))
-            raise
-        await runtime.reindex.tidy()
-        if on_progress is not None:
-            on_progress(job)
         return job
 
     async def _work_on_children(self, job: Job, on_progress: OnProgress | None) -> bool:

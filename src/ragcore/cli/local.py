@@ -288,15 +288,17 @@ class LocalLibrary:
         switch: "SwitchMode",
         on_progress: "Callable[[Job], None]",
     ) -> "Job":
-        async with session.opened() as rag:
-            return await rag.reindex(
-                collection=name,
+        """Also of a collection that was made with another model than is configured now."""
+        async with session.opened_runtime() as runtime:
+            job = await runtime.reindex.start(
+                name,
                 embedding_model=embedding_model,
                 max_tokens=max_tokens,
                 questions=questions,
                 switch=switch,
-                on_progress=on_progress,
+                submitted_by=ACTOR,
             )
+            return await runtime.reindex.finish(job, on_progress=on_progress)
 
     async def reindex_state(self, name: str) -> Mapping[str, Any]:
         async with session.opened_runtime() as runtime:
@@ -309,10 +311,9 @@ class LocalLibrary:
     async def switch_reindex(
         self, name: str, *, accept_loss: bool, on_progress: "Callable[[Job], None]"
     ) -> "Job":
-        async with session.opened() as rag:
-            return await rag.switch_reindex(
-                collection=name, accept_loss=accept_loss, on_progress=on_progress
-            )
+        async with session.opened_runtime() as runtime:
+            job = await runtime.reindex.switch(name, accept_loss=accept_loss, submitted_by=ACTOR)
+            return await runtime.reindex.finish(job, on_progress=on_progress)
 
     async def roll_back_reindex(self, name: str, *, accept_loss: bool) -> Mapping[str, Any]:
         async with session.opened_runtime() as runtime:

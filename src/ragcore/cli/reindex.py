@@ -235,23 +235,21 @@ def _tell_comparison(comparison: Mapping[str, Any] | None) -> None:
 
 @contextmanager
 def _progress(name: str) -> "Iterator[Callable[[Job], None]]":
-    """Show how many documents are taken over, on stderr, where somebody looks."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+    """Show how far it is, on stderr, where somebody looks."""
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
     with Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=24),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeElapsedColumn(),
         console=output.stderr_console(),
         transient=True,
         disable=not output.stderr_console().is_terminal,
     ) as bars:
-        bar = bars.add_task(name, total=None)
+        bar = bars.add_task(name, total=1.0)
 
         def show(job: "Job") -> None:
-            if job.counts:
-                total, done = job.counts.get("documents", 0), job.counts.get("done", 0)
-                bars.update(bar, total=total, completed=done)
+            bars.update(bar, completed=job.progress)
 
         yield show

@@ -63,6 +63,7 @@ _TOLD_PROBLEMS: Final = 100
 _PAGE: Final = 64
 """Documents, or nodes, that are looked up at a time."""
 _NOTE_SECONDS: Final = 1.0
+_LOOK_SECONDS: Final = 0.2
 _BUSY_SECONDS: Final = 5.0
 _BUSY_TRIES: Final = 120
 
@@ -192,6 +193,28 @@ class Reindex:
         return await work.finish(
             lease, lambda report: self._do(lease, report), on_progress=on_progress
         )
+
+    async def finish(self, job: Job, *, on_progress: Callable[[Job], None] | None = None) -> Job:
+        """Do a job that was queued, unless a worker is faster, and return its end.
+
+        Cancelling the call cancels the job.
+        """
+        catalog = self.work.catalog
+        try:
+            while not job.is_finished:
+                ran = await self.next(job_id=job.job_id, on_progress=on_progress)
+                if ran is None:
+                    await catalog.release_expired()
+                job = ran or await catalog.job(job.job_id)
+                if on_progress is not None:
+                    on_progress(job)
+                if not job.is_finished:
+                    await asyncio.sleep(_LOOK_SECONDS)
+        except asyncio.CancelledError:
+            await asyncio.shield(catalog.cancel(job.job_id))
+            raise
+        await self.tidy()
+        return job
 
     async def do_waiting(self) -> int:
         """Do all reindexes that wait, one after another; return how many there were."""
