@@ -48,6 +48,7 @@ from ragcore_api.routes import (
     keys,
     mcp,
     openai,
+    process,
     questions,
     reindex,
 )
@@ -60,7 +61,7 @@ _REQUEST_HEADERS: Final = (
 _ANSWER_HEADERS: Final = ("Location", "Retry-After", "X-Request-ID", "Content-Disposition")
 
 _MOST_JSON_BYTES: Final = 4 * 2**20
-_UPLOADS: Final = ("/ingest", "/convert")
+_UPLOADS: Final = ("/ingest", "/convert", "/process")
 
 log = logging.getLogger(__name__)
 
@@ -118,7 +119,7 @@ def create_app(settings: Settings, *, is_stopping: Callable[[], bool] = lambda: 
     _add_middleware(app, settings, metrics)
     # In this order a path is looked for: questions are asked most often.
     for module in (
-        questions, openai, documents, ingest, buckets, convert, jobs, collections, reindex,
+        questions, openai, documents, ingest, buckets, convert, process, jobs, collections, reindex,
         feedback, keys, audit, hooks, health,
     ):  # fmt: skip
         app.include_router(module.router)

@@ -153,6 +153,7 @@ BODIES: dict[str, list[Any]] = {
     "POST /hooks/minio": [{"Records": [{"s3": {"bucket": {"name": "theirs"}}}]}],
     "POST /feedback": [{"trace_id": "0" * 31 + "1", "score": 1}],
     "POST /convert": [{}],  # looks at nothing that is stored
+    "PUT /process": [{}],  # neither does this
     "POST /jobs/retry": [{}, {"collection": OTHER}, {"document_id": f"{HIDDEN}-failed"}],
     "PATCH /documents/{document_id}": [{"title": "Mine now"}, {"metadata": {}}],
     "POST /documents/delete": [

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Query, Request, Response, status
 
@@ -23,12 +23,13 @@ from ragcore.errors import (
     UnsupportedFormat,
 )
 from ragcore.model import Chunk
-from ragcore.rag import Conversion
+from ragcore.rag import Conversion, Rag
 from ragcore.steps.identity import clean_filename
 from ragcore_api.deps import ConversionsDep, IngestCaller, RagDep
 from ragcore_api.errors import problems
 from ragcore_api.routes.ingest import readable
 from ragcore_api.schemas.conversions import ConversionFormat, ConvertedChunkOut, ConvertedOut
+from ragcore_api.turnstile import Turnstile
 from ragcore_api.uploads import FormField, FormFile, announced_bytes, parts_of
 
 router = APIRouter(tags=["documents"])
@@ -41,6 +42,19 @@ _FORM_SCHEMA: Final[dict[str, Any]] = {
         "password": {"type": "string", "description": "Of an encrypted PDF; kept nowhere."},
     },
 }
+REFUSALS: Final = (
+    InvalidInput,
+    DocumentTooLarge,
+    UnsupportedFormat,
+    PasswordRequired,
+    NoTextFound,
+    ConversionFailed,
+    ConversionTimeout,
+    Busy,
+    StorageFull,
+)
+"""How reading a file can end instead."""
+
 _RAW: Final[dict[ConversionFormat, str]] = {"markdown": "text/markdown", "text": "text/plain"}
 """What `Accept` may ask for instead of JSON."""
 
@@ -56,17 +70,7 @@ _RAW: Final[dict[ConversionFormat, str]] = {"markdown": "text/markdown", "text":
             "`text/markdown` or `text/plain`.",
             "content": {media_type: {"schema": {"type": "string"}} for media_type in _RAW.values()},
         },
-        **problems(
-            InvalidInput,
-            DocumentTooLarge,
-            UnsupportedFormat,
-            PasswordRequired,
-            NoTextFound,
-            ConversionFailed,
-            ConversionTimeout,
-            Busy,
-            StorageFull,
-        ),
+        **problems(*REFUSALS),
     },
     openapi_extra={
         "requestBody": {
@@ -90,6 +94,32 @@ async def convert_document(
     ] = "markdown",
 ) -> Response:
     """Read one file and answer with what was understood of it; nothing is stored."""
+    upload, conversion = await converted(request, rag, conversions, _received)
+    accept = request.headers.get("accept", "")
+    return await asyncio.to_thread(_answer, conversion, upload.filename, wanted, accept)
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """What is said of a file that was sent."""
+
+    filename: str | None
+    password: str | None = None
+
+
+class Receive(Protocol):
+    """Writes the file that a request sends to a path that is not there yet."""
+
+    async def __call__(self, request: Request, path: Path, *, max_bytes: int) -> Upload: ...
+
+
+async def converted(
+    request: Request, rag: Rag, conversions: Turnstile, receive: Receive
+) -> tuple[Upload, Conversion]:
+    """Receive a file and read it when it is its turn; nothing is left of it afterwards.
+
+    Raises Busy before anything is received when too many wait already, and what `Rag.convert` does.
+    """
     rag.runtime.room.require(announced_bytes(request))
     async with conversions.admission():
         directory = await asyncio.to_thread(
@@ -97,24 +127,16 @@ async def convert_document(
         )
         try:
             path = Path(directory.name, "upload")
-            upload = await _received(request, path, max_bytes=rag.runtime.submit.max_bytes)
+            upload = await receive(request, path, max_bytes=rag.runtime.submit.max_bytes)
             async with conversions.turn():
-                conversion = await rag.convert(
+                return upload, await rag.convert(
                     path, filename=upload.filename or "upload", password=upload.password
                 )
         finally:
             await asyncio.to_thread(directory.cleanup)
-    accept = request.headers.get("accept", "")
-    return await asyncio.to_thread(_answer, conversion, upload.filename, wanted, accept)
 
 
-@dataclass(frozen=True, slots=True)
-class _Upload:
-    filename: str | None
-    password: str | None
-
-
-async def _received(request: Request, path: Path, *, max_bytes: int) -> _Upload:
+async def _received(request: Request, path: Path, *, max_bytes: int) -> Upload:
     """Write the one file of the form to `path`, piece by piece, and return what is said of it."""
     filename: str | None = None
     password: str | None = None
@@ -122,7 +144,7 @@ async def _received(request: Request, path: Path, *, max_bytes: int) -> _Upload:
         async for part in parts:
             if isinstance(part, FormFile) and part.name == "file" and not path.exists():
                 filename = clean_filename(part.filename)
-                await _write(path, readable(part.pieces))
+                await write(path, readable(part.pieces))
             elif isinstance(part, FormField) and part.name == "password" and password is None:
                 password = part.text or None
             else:
@@ -131,10 +153,11 @@ async def _received(request: Request, path: Path, *, max_bytes: int) -> _Upload:
                 )
     if not path.exists():
         raise InvalidInput("the form has no file; send one in the field 'file'")
-    return _Upload(filename, password)
+    return Upload(filename, password)
 
 
-async def _write(path: Path, pieces: AsyncIterator[bytes]) -> None:
+async def write(path: Path, pieces: AsyncIterator[bytes]) -> None:
+    """Write pieces to a new file as they come."""
     file = await asyncio.to_thread(path.open, "xb")
     try:
         async for piece in pieces:

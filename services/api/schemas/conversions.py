@@ -50,3 +50,20 @@ class ConvertedOut(Out):
         description="A text for `markdown` and `text`, the DoclingDocument for `json`, a list for "
         "`chunks`."
     )
+
+
+class LoadedPageOut(Out):
+    """A page as LangChain's documents are told, which Open WebUI takes."""
+
+    model_config = examples(
+        {
+            "page_content": "# Timetable\n\nThe ferry to Vega leaves at noon.",
+            "metadata": {"title": "Timetable", "language": "en", "source": "a.pdf", "page": 0},
+        }
+    )
+
+    page_content: str = Field(description="Markdown.")
+    metadata: dict[str, Any] = Field(
+        description="`title`, `language`, `source` (the file's name) and `page`, from 0, as far as "
+        "they are known."
+    )
