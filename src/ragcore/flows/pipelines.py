@@ -24,6 +24,9 @@ Raises InvalidInput for a name that is none, ModelUnavailable.
 BYTES_PER_TOKEN = 4
 """A token of Russian or English takes as many or more, where a model's own can't be counted."""
 
+_LEAST_ROOM = 16
+"""Tokens of text that a chunk must have room for; a chunker asks for as many."""
+
 
 class DocumentEmbedding(Protocol):
     """What is asked of `flows.embedding` for documents."""
@@ -66,9 +69,16 @@ class Chunking:
     def planned(self, embedding: Embedding, *, max_tokens: int | None = None) -> Pipeline:
         """Return the pipeline of a model, with chunks of at most so many tokens, if it reads them.
 
-        Where only bytes can be counted a chunk may have four for each token.
+        Where only bytes can be counted a chunk may have four for each token. Raises InvalidInput
+        for a number that leaves no room for text.
         """
         counter = embedding.counter_name
+        least = embedding.count_tokens("") + _LEAST_ROOM
+        if max_tokens is not None and max_tokens < least:
+            raise InvalidInput(
+                f"chunks of {max_tokens} tokens leave no room for text beside what the model"
+                f" {embedding.spec.model!r} adds to it: set max_tokens to {least} or more"
+            )
         units = BYTES_PER_TOKEN if counter == "bytes" else 1
         limit = min((max_tokens or self.default_tokens) * units, embedding.spec.max_tokens)
         return self._pipeline(embedding, limit, counter)
