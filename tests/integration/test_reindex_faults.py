@@ -18,6 +18,7 @@ from pydantic import SecretStr
 
 from conftest import TestServer
 from ragcore import Rag
+from ragcore.adapters.postgres.nodes import NodeRow
 from ragcore.errors import CollectionMismatch, InvalidInput, RollbackLoses
 from ragcore.model import Vectors
 from ragcore.runtime import open_runtime
@@ -268,6 +269,27 @@ async def test_nodes_move_too_and_going_back_without_later_ones_is_refused(
 async def node(node_id: str, text: str, embedder: Any) -> TextNode:
     (vector,) = await embedder.embed_documents([text])
     return TextNode(id_=node_id, text=text, embedding=[float(x) for x in vector])
+
+
+async def test_vectors_are_read_on_after_a_move_to_another_dimension(
+    rag: Rag, other: Counting
+) -> None:
+    """A statement that the server has prepared would give another type than it was prepared for."""
+    nodes = rag.runtime.nodes(rag.collection)
+    ids = [
+        each.node_id if isinstance(each, NodeRow) else each.chunk_id
+        for each in await nodes.get(None)
+    ]
+    for _ in range(100):  # so often on each connection that it is prepared
+        assert len(await nodes.vectors(ids)) == 2
+    await rag.reindex(embedding_model=other.spec.model)
+    ids = [
+        each.node_id if isinstance(each, NodeRow) else each.chunk_id
+        for each in await nodes.get(None)
+    ]
+    for _ in range(100):  # so often on each connection that it is prepared
+        vectors = await nodes.vectors(ids)
+        assert [len(vector) for vector in vectors.values()] == [other.spec.dimension] * 2
 
 
 # --- a real worker, killed -----------------------------------------------------------------
