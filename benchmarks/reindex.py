@@ -163,7 +163,6 @@ class Ledger:
 
     editions: dict[int, int] = field(default_factory=dict)
     """Of each document that is there."""
-    deleted: set[int] = field(default_factory=set)
     years: dict[int, int] = field(default_factory=dict)
     """Metadata that were changed."""
     writes: int = 0
@@ -291,23 +290,23 @@ class Bench:
             self._told.mixed.append(question)
 
     async def _keep_writing(self) -> None:
-        """Change the other half of the documents, each once at most, and add new ones."""
+        """Change the other half of the documents, each once at most, and add new ones for ever."""
         left = list(range(self._documents // 2, self._documents))
         self._random.shuffle(left)
         added = self._documents
-        while left and not self._is_over:
-            number = left.pop()
-            kind = self._ledger.writes % 4
+        while not self._is_over:
+            kind = self._ledger.writes % 4 if left else 0
             if kind == 0:
                 await self._ingest(added, edition=1)
                 added += 1
             elif kind == 1:
-                await self._ingest(number, edition=2)
+                await self._ingest(left.pop(), edition=2)
             elif kind == 2:
+                number = left.pop()
                 await self._send("DELETE", f"/documents/{id_of(number)}")
                 self._ledger.editions.pop(number)
-                self._ledger.deleted.add(number)
             else:
+                number = left.pop()
                 year = 1900 + number
                 await self._send(
                     "PATCH", f"/documents/{id_of(number)}", {"metadata": {"year": year}}

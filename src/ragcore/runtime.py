@@ -416,7 +416,7 @@ async def open_runtime(
                 search=replace(search, meter=UNMETERED),
                 work=work,
                 directory=directory,
-                at_once=settings.conversion.processes,
+                at_once=settings.conversion.processes + 1,  # one is embedded while others are cut
                 kept=timedelta(days=settings.reindex.keep_days),
             ),
             pipelines=pipelines,
