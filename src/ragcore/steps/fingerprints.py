@@ -21,7 +21,7 @@ def require_same(stored: Collection, *, embedding: EmbeddingSpec, chunker: str) 
     Digests count where both are known. Limits and languages of the model may change.
     """
     chunkers = ("chunker", stored.chunker, chunker)
-    _require_alike(stored.name, [*_traits(stored.embedding, embedding), chunkers])
+    _require_alike(stored.name, [*_traits(stored.embedding, embedding), chunkers], embedding.model)
 
 
 def require_same_embedding(
@@ -29,7 +29,7 @@ def require_same_embedding(
 ) -> None:
     """Raise CollectionMismatch where a vector made now can't be compared with the stored ones."""
     if stored is not configured:
-        _require_alike(collection, _traits(stored, configured))
+        _require_alike(collection, _traits(stored, configured), configured.model)
 
 
 def are_comparable(one: EmbeddingSpec, other: EmbeddingSpec) -> bool:
@@ -46,7 +46,7 @@ def _traits(stored: EmbeddingSpec, configured: EmbeddingSpec) -> Iterator[Trait]
         yield "model digest", stored.digest, configured.digest
 
 
-def _require_alike(collection: str, traits: Iterable[Trait]) -> None:
+def _require_alike(collection: str, traits: Iterable[Trait], model: str) -> None:
     differences = [
         f"{what} {was!r} is stored, {now!r} is configured"
         for what, was, now in traits
@@ -55,6 +55,6 @@ def _require_alike(collection: str, traits: Iterable[Trait]) -> None:
     if differences:
         raise CollectionMismatch(
             f"Collection {collection!r} was made otherwise: {'; '.join(differences)}."
-            " Configure what is stored, and reindex the collection to move it; or use another"
-            " collection"
+            " Configure what is stored; or move the collection to what is configured, with"
+            f" `ragcore reindex start {collection} --model {model}`; or use another collection"
         )
