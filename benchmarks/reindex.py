@@ -179,6 +179,7 @@ class Bench:
         self._random = random.Random(1)
         self._lost: list[str] = []
         self._is_over = False
+        self._switched_at = 0.0
 
     async def run(self, kills: int, calm_seconds: float) -> int:
         await self._fill()
@@ -230,7 +231,7 @@ class Bench:
             reached = job["counts"].get("done", 0)
             if total and reached * (kills + 1) > total * (self._workers.killed + 1):
                 await asyncio.to_thread(self._kill_holder, job["job_id"])
-        end = time.monotonic()
+        self._switched_at = end = time.monotonic()
         assert job["status"] == "succeeded", job["error"]
         assert job["result"]["state"] == "switched", job["result"]
         comparison = job["result"]["comparison"]
@@ -385,6 +386,8 @@ class Bench:
                 f"searches {what}: {load.requests}, p50 {load.p50:.1f} ms,"
                 f" p99 {load.quantile(0.99):.1f} ms, slowest {load.quantile(1):.0f} ms"
             )
+        switch = told.between(self._switched_at - 3, self._switched_at + 1)
+        print(f"slowest of the {switch.requests} around the switch: {switch.quantile(1):.0f} ms")
         print(
             f"ratio p50 {moving.p50 / calm.p50:.2f},"
             f" p99 {moving.quantile(0.99) / calm.quantile(0.99):.2f}"
