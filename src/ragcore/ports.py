@@ -1314,9 +1314,12 @@ class Generations(Protocol):
         lease: ReindexLease,
         generation: Generation,
         nodes: Sequence[PendingNode],
-        vectors: Vectors,
+        vectors: Vectors | None,
     ) -> None:
-        """Copy the rows that are still as they were read, with these vectors. Raises LeaseLost."""
+        """Copy the rows that are still as they were read, with these vectors, or with their own.
+
+        Raises LeaseLost.
+        """
         ...
 
     async def note(

@@ -271,6 +271,18 @@ async def node(node_id: str, text: str, embedder: Any) -> TextNode:
     return TextNode(id_=node_id, text=text, embedding=[float(x) for x in vector])
 
 
+async def test_nodes_keep_their_vectors_where_the_model_stays(rag: Rag) -> None:
+    """They may be of more than the text."""
+    other_text = await node("n1", "Nothing of the kind.", rag.runtime.embedder)
+    other_text.set_content("Seal oil lights the lamp.")
+    await rag.vector_store().async_add([other_text])
+    before = await rag.runtime.nodes(rag.collection).vectors(["n1"])
+    await rag.reindex(max_tokens=32)
+    after = await rag.runtime.nodes(rag.collection).vectors(["n1"])
+    assert after["n1"].tolist() == before["n1"].tolist()
+    assert [p.chunk_id for p in await rag.search("seal oil", mode="keyword")] == ["n1"]
+
+
 async def test_vectors_are_read_on_after_a_move_to_another_dimension(
     rag: Rag, other: Counting
 ) -> None:

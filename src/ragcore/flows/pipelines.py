@@ -137,10 +137,11 @@ class Pipelines:
 
         Raises CollectionMismatch when it can't be had here or has changed, ModelUnavailable.
         """
+        if (known := self._comparable(spec)) is not None:
+            return known  # whoever waits for a model that hangs keeps nobody else waiting
         async with self._opening:
-            for known in self._known:
-                if are_comparable(spec, known.spec):
-                    return known
+            if (known := self._comparable(spec)) is not None:
+                return known
             try:
                 found = await self._open(spec.model, spec)
             except InvalidInput as error:
@@ -150,6 +151,9 @@ class Pipelines:
             require_same_embedding("(any)", spec, found.spec)  # its weights may have changed
             self._known.append(found)
             return found
+
+    def _comparable(self, spec: EmbeddingSpec) -> Embedding | None:
+        return next((known for known in self._known if are_comparable(spec, known.spec)), None)
 
     async def named(self, model: str) -> Embedding:
         """Return a model by provider and name. Raises InvalidInput, ModelUnavailable."""

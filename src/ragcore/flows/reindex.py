@@ -46,6 +46,7 @@ from ragcore.ports import (
     ReindexOrder,
     SwitchMode,
 )
+from ragcore.steps.fingerprints import are_comparable
 from ragcore.steps.rankings import RankChange, Ranking, rank_change, summary
 from ragcore.steps.sentences import sentence_spans
 
@@ -296,8 +297,11 @@ class Reindex:
                 await _in_lanes(page, take_over, lanes=self.at_once)
             if after is None:
                 break
+        is_same_model = are_comparable(collection.embedding, generation.embedding)
         while nodes := await self.generations.pending_nodes(generation, limit=_PAGE):
-            vectors, _ = await pipeline.embedding.documents([node.text for node in nodes])
+            vectors = None  # whoever added them may have embedded more than their text
+            if not is_same_model:
+                vectors, _ = await pipeline.embedding.documents([node.text for node in nodes])
             await self.generations.fill_nodes(lease, generation, nodes, vectors)
             await account.more_nodes(len(nodes))
 

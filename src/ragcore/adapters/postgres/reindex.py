@@ -218,7 +218,7 @@ class PostgresGenerations:
         lease: ReindexLease,
         generation: Generation,
         nodes: Sequence[PendingNode],
-        vectors: Vectors,
+        vectors: Vectors | None,
     ) -> None:
         read = {
             "ids": [node.node_id for node in nodes],
@@ -229,8 +229,8 @@ class PostgresGenerations:
             same = {row["id"] for row in await _all(connection, _of(table, "lock_nodes"), read)}
             await connection.execute(_of(table, "delete_nodes"), {"ids": sorted(same)})
             copied = [
-                {"id": node.node_id, "vector": vector}
-                for node, vector in zip(nodes, vectors, strict=True)
+                {"id": node.node_id, "vector": None if vectors is None else vectors[place]}
+                for place, node in enumerate(nodes)
                 if node.node_id in same
             ]
             async with connection.cursor() as cursor:

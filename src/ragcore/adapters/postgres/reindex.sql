@@ -220,7 +220,7 @@ DELETE FROM vecs."{table}" WHERE id = ANY(%(ids)s);
 
 -- name: copy_nodes
 INSERT INTO vecs."{table}" (id, vec, metadata, document_no, document_id, language, config, context)
-SELECT l.id, %(vector)s, l.metadata, l.document_no, l.document_id, l.language, l.config, l.context
+SELECT l.id, coalesce(%(vector)s, l.vec), l.metadata, l.document_no, l.document_id, l.language, l.config, l.context
 FROM vecs."{live}" l
 WHERE l.id = %(id)s;
 
