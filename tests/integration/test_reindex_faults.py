@@ -148,6 +148,24 @@ async def test_what_can_not_be_done_is_refused_before_anything_is_queued(rag: Ra
     assert await rag.generations() == []
 
 
+async def test_it_moves_on_every_supported_postgresql(any_postgres: str, tmp_path: Path) -> None:
+    settings = Settings(
+        data_dir=tmp_path / "data",
+        database_url=SecretStr(any_postgres),
+        conversion=ConversionSettings(processes=1),
+    )
+    other = MemoryEmbedder()
+    async with Rag.open(settings, other_embeddings=[other]) as rag:
+        await rag.ingest_text(FERRY, document_id="ferry", filename="a.md")
+        for _ in range(2):
+            job = await rag.reindex(embedding_model=other.spec.model, max_tokens=32)
+            assert job.result["state"] == "switched"
+            assert await first(rag, "When does the ferry leave?", mode="vector") == "ferry"
+            back = await rag.roll_back_reindex()
+            assert back.embedding == rag.runtime.embedder.spec
+            assert await first(rag, "When does the ferry leave?", mode="vector") == "ferry"
+
+
 # --- failures ------------------------------------------------------------------------------
 
 
