@@ -51,6 +51,7 @@ from ragcore_api.routes import (
     process,
     questions,
     reindex,
+    tools,
 )
 from ragcore_api.turnstile import Turnstile
 from ragcore_api.watching import JobWatch
@@ -120,7 +121,7 @@ def create_app(settings: Settings, *, is_stopping: Callable[[], bool] = lambda: 
     # In this order a path is looked for: questions are asked most often.
     for module in (
         questions, openai, documents, ingest, buckets, convert, process, jobs, collections, reindex,
-        feedback, keys, audit, hooks, health,
+        feedback, keys, audit, hooks, tools, health,
     ):  # fmt: skip
         app.include_router(module.router)
     app.router.routes.append(mcp.route)

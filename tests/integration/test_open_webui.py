@@ -1,6 +1,8 @@
 """Functions and connection in the real Open WebUI, over the real API."""
 
+import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -41,11 +43,19 @@ def langfuse() -> Iterator[FakeLangfuse]:
 
 @pytest.fixture(scope="module")
 def ollama() -> Iterator[FakeOllama]:
-    """A chat model that says which passages it was given."""
-    with FakeOllama(
-        FakeModel(PLAIN, capabilities=["completion"]),
-        answers=lambda asked: "It saw the ferry. [1]" if "07:40" in asked else "It saw nothing.",
-    ) as server:
+    """A chat model that says what it was shown, and searches where it is given tools."""
+
+    def words(messages: list[dict[str, Any]], _: Mapping[str, Any]) -> Iterator[str]:
+        shown = str(messages)
+        if "Available Tools" in shown:
+            (tool,) = re.findall(r'"name":\s*"([^"]*search[^"]*)"', messages[0]["content"])[:1]
+            wanted = {"question": QUESTIONS[0][0], "collection": "harbour"}
+            yield json.dumps({"tool_calls": [{"name": tool, "parameters": wanted}]})
+        else:
+            yield "It saw the ferry. [1]" if "07:40" in shown else "It saw nothing."
+
+    model = FakeModel(PLAIN, capabilities=["completion"])
+    with FakeOllama(model, language_model=words) as server:
         yield server
 
 
@@ -107,6 +117,7 @@ def installed(
         CONTENT_EXTRACTION_ENGINE="external",
         EXTERNAL_DOCUMENT_LOADER_URL=f"http://127.0.0.1:{port}",
         EXTERNAL_DOCUMENT_LOADER_API_KEY=key,
+        TOOL_SERVER_CONNECTIONS=json.dumps(list(tool_servers(port, key))),
     ) as admin:
         environment = {
             "OPEN_WEBUI_URL": admin.url,
@@ -137,6 +148,17 @@ def installed(
             yield harbour
         finally:
             harbour.stop_ragcore()
+
+
+def tool_servers(port: int, key: str) -> Iterator[Mapping[str, Any]]:
+    """ragcore's tools as an OpenAPI server and by MCP, as docs/how-to/open-webui.md has them."""
+    address = f"http://127.0.0.1:{port}"
+    about = {"auth_type": "bearer", "key": key, "config": {"enable": True}}
+    info = {"name": "ragcore", "description": "Search documents and answer from them."}
+    openapi = {"type": "openapi", "url": address, "path": "tools/openapi.json"}
+    yield {**openapi, **about, "info": {"id": "ragcore", **info}}
+    mcp = {"type": "mcp", "url": f"{address}/mcp", "path": ""}
+    yield {**mcp, **about, "info": {"id": "ragcoremcp", **info}}
 
 
 def install(environment: Mapping[str, str]) -> str:
@@ -273,6 +295,16 @@ def test_titles_and_tags_cost_no_question(harbour: Harbour, langfuse: FakeLangfu
     content = answer.json()["choices"][0]["message"]["content"]
     assert content == '{"title": "Когда отходит паром?"}'
     assert not [each for each in langfuse.spans if "query" in each.name]
+
+
+@pytest.mark.parametrize("server", ["server:ragcore", "server:mcp:ragcoremcp"])
+def test_any_model_uses_the_tools(harbour: Harbour, server: str) -> None:
+    listed = {tool["id"] for tool in harbour.admin.http.get("/api/v1/tools/").json()}
+    assert server in listed
+    message = harbour.admin.chat(
+        PLAIN, "Look it up.", tool_ids=[server], params={"function_calling": "legacy"}
+    )
+    assert "saw the ferry" in message["content"]
 
 
 def test_a_file_dropped_into_a_chat_is_read_by_ragcore(harbour: Harbour) -> None:

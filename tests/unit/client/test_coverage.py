@@ -21,6 +21,7 @@ NOT_IN_THE_CLIENT: Final = {
     "create_chat_completion": "OpenAI's clients",
     "create_embeddings": "OpenAI's clients",
     "hear_minio": "a bucket's own notifications",
+    "get_tools": "language models are told of it",
     "process_document": "Open WebUI asks for it; others have `convert`",
 }
 
