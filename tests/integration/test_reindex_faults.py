@@ -240,6 +240,25 @@ async def test_a_generation_kept_long_enough_is_dropped_with_its_tables(rag: Rag
     assert await first(rag, "When does the ferry leave?") == "ferry"
 
 
+async def test_nothing_drifts_apart_by_a_move_and_back(rag: Rag, other: Counting) -> None:
+    """Files, documents, chunks, words and counts, of what answers and of what is beside it."""
+
+    async def drifts() -> dict[str, int]:
+        return {each.kind: each.found for each in await rag.runtime.reconcile() if each.found}
+
+    before = await drifts()
+    await rag.vector_store().async_add([await node("n1", "Seal oil.", rag.runtime.embedder)])
+    await rag.reindex(max_tokens=32, embedding_model=other.spec.model, switch="manual")
+    assert await drifts() == before
+    await rag.switch_reindex()
+    assert await drifts() == before
+    await rag.ingest_text("# Tar\n\nTar is burnt in pits.", document_id="tar", filename="a.md")
+    await rag.roll_back_reindex()
+    assert await drifts() == before
+    await rag.delete("tar")
+    assert await drifts() == before
+
+
 # --- stock clients and nodes ---------------------------------------------------------------
 
 
