@@ -7,6 +7,7 @@ from fastapi import APIRouter, Query, Response, status
 
 from ragcore.errors import (
     Busy,
+    CollectionMismatch,
     CollectionNotFound,
     Conflict,
     GenerationNotFound,
@@ -36,7 +37,12 @@ router = APIRouter(prefix="/collections/{name}/reindex", tags=["collections"])
     responses={
         status.HTTP_200_OK: {"model": JobOut, "description": "Finished within `wait`."},
         **problems(
-            CollectionNotFound, Conflict, ReindexUnderWay, ModelUnavailable, StoreUnavailable
+            CollectionNotFound,
+            Conflict,
+            ReindexUnderWay,
+            CollectionMismatch,
+            ModelUnavailable,
+            StoreUnavailable,
         ),
     },
 )
