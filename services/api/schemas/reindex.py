@@ -60,8 +60,79 @@ class AcceptLossIn(In):
     )
 
 
+_JOB = {
+    "job_id": "5f0c1f0e-6a0b-4f7e-9f0a-2f6f0d9f1c11",
+    "collection": "reports",
+    "document_id": "reports",
+    "status": "succeeded",
+    "kind": "reindex",
+    "stage": None,
+    "progress": 1.0,
+    "outcome": None,
+    "created_at": "2026-03-02T09:00:00Z",
+    "started_at": "2026-03-02T09:00:01Z",
+    "finished_at": "2026-03-02T09:20:00Z",
+    "attempts": 1,
+    "chunks": None,
+    "pages": None,
+    "language": None,
+    "timings_ms": {},
+    "warnings": [],
+    "error": None,
+    "parent_id": None,
+    "counts": {"documents": 1000, "done": 1000, "nodes": 0},
+    "result": {
+        "state": "ready",
+        "generation": 7,
+        "embedding_model": "ollama:bge-m3",
+        "chunker": "hybrid-1:384:bundled",
+        "comparison": {
+            "questions": 1,
+            "compared": "documents",
+            "are_drawn": False,
+            "top_k": 10,
+            "overlap": 0.8,
+            "same_first": 1.0,
+            "moved": 0.5,
+            "found_before": None,
+            "found_after": None,
+            "milliseconds_before": 12.1,
+            "milliseconds_after": 14.9,
+            "samples": [
+                {
+                    "question": "When does the ferry leave?",
+                    "overlap": 0.8,
+                    "moved": 0.5,
+                    "first_before": "timetable",
+                    "first_after": "timetable",
+                    "wanted_before": None,
+                    "wanted_after": None,
+                }
+            ],
+        },
+        "problems": [],
+    },
+    "status_url": "/jobs/5f0c1f0e-6a0b-4f7e-9f0a-2f6f0d9f1c11",
+}
+
+
 class GenerationOut(Out):
     """A collection's chunks under another embedding model or chunker than those that answer."""
+
+    model_config = examples(
+        {
+            "generation": 7,
+            "state": "ready",
+            "embedding_model": "ollama:bge-m3",
+            "dimension": 1024,
+            "chunker": "hybrid-1:384:bundled",
+            "documents": 1000,
+            "missing": 0,
+            "created_at": "2026-03-02T09:00:00Z",
+            "retired_at": None,
+            "job": _JOB,
+        }
+    )
 
     generation: int
     state: GenerationState = Field(
