@@ -195,6 +195,31 @@ async def test_a_failed_reindex_is_kept_and_run_again_from_where_it_stopped(
     assert len(own) == len(set(own)) == 2  # each text once; others calibrate its scores
 
 
+async def test_a_language_that_the_new_model_does_not_serve_is_warned_of(
+    url: str, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    english = MemoryEmbedder(languages=frozenset({"en"}))
+    settings = Settings(
+        data_dir=tmp_path_factory.mktemp("english"),
+        database_url=SecretStr(url),
+        conversion=ConversionSettings(processes=1),
+    )
+    async with Rag.open(settings, collection="served", other_embeddings=[english]) as rag:
+        await rag.ingest_text(FERRY, document_id="ferry", filename="a.md")
+        await rag.ingest_text(LIGHTHOUSE, document_id="lighthouse", filename="a.md")
+        job = await rag.reindex(embedding_model=english.spec.model)
+        (warning,) = job.result["warnings"]
+        assert "'ru'" in warning["detail"] and warning["documents"] == 1
+
+        await rag.create_collection("strictly", strict=True)
+        await rag.ingest_text(FERRY, collection="strictly", document_id="a", filename="a.md")
+        await rag.ingest_text(LIGHTHOUSE, collection="strictly", document_id="b", filename="a.md")
+        job = await rag.reindex(collection="strictly", embedding_model=english.spec.model)
+        assert job.result["state"] == "ready"  # not switched: that one would be lost
+        assert [each["document_id"] for each in job.result["problems"]] == ["b"]
+        assert job.result["problems"][0]["code"] == "unfit_model"
+
+
 async def test_one_that_failed_long_ago_is_dropped(rag: Rag, url: str) -> None:
     job = await rag.runtime.reindex.start(rag.collection, max_tokens=32, submitted_by="test")
     executed(

@@ -147,8 +147,8 @@ class JobOut(Out):
         "`documents`, and those `done`."
     )
     result: dict[str, Any] = Field(
-        description="What a reindex found out: `state`, `comparison` and `problems`, explained in "
-        "docs/how-to/reindex.md. Empty for other jobs."
+        description="What a reindex found out: `state`, `comparison`, `problems` and `warnings`, "
+        "explained in docs/how-to/reindex.md. Empty for other jobs."
     )
 
     @computed_field  # type: ignore[prop-decorator]  # mypy knows no decorated properties

@@ -1,7 +1,7 @@
 """Collections on their way to another embedding model or chunker."""
 
 from datetime import datetime
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field
 
@@ -60,7 +60,7 @@ class AcceptLossIn(In):
     )
 
 
-_JOB = {
+_JOB: dict[str, Any] = {
     "job_id": "5f0c1f0e-6a0b-4f7e-9f0a-2f6f0d9f1c11",
     "collection": "reports",
     "document_id": "reports",
@@ -111,6 +111,7 @@ _JOB = {
             ],
         },
         "problems": [],
+        "warnings": [],
     },
     "status_url": "/jobs/5f0c1f0e-6a0b-4f7e-9f0a-2f6f0d9f1c11",
 }

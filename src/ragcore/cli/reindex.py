@@ -185,6 +185,8 @@ def _tell_end(name: str, job: "Job", *, as_json: bool) -> None:
         _tell_comparison(job.result.get("comparison"))
         for problem in problems:
             typer.echo(f"{problem['document_id']}: {problem['code']}: {problem['detail']}")
+        for warning in job.result.get("warnings", ()):
+            output.warn(f"{warning['documents']} documents: {warning['detail']}")
         typer.echo(_end(name, job))
     if job.status != "succeeded" or problems:
         raise typer.Exit(output.ExitCode.FAILED)

@@ -60,6 +60,7 @@ _COMPARED: Final = 10
 """Passages of each answer that are compared."""
 _TOLD_QUESTIONS: Final = 20
 _TOLD_PROBLEMS: Final = 100
+_TOLD_WARNINGS: Final = 20
 
 _PAGE: Final = 64
 """Documents, or nodes, that are looked up at a time."""
@@ -236,6 +237,7 @@ class Reindex:
         collection = await self.collections.get(order.collection)
         pipeline = await self.pipelines.of(generation.embedding, generation.chunker)
         account = _Account(self.generations, lease, generation, report)
+        account.go_on_from(lease.job)
         compared = False
         while True:
             await self._fill(lease, collection, generation, pipeline, account)
@@ -287,8 +289,8 @@ class Reindex:
         await account.count()
 
         async def take_over(document: PendingDocument) -> None:
-            await self._take_over(lease, collection, generation, pipeline, document)
-            await account.one_more()
+            warnings = await self._take_over(lease, collection, generation, pipeline, document)
+            await account.one_more(warnings)
 
         while True:
             after: str | None = None
@@ -312,27 +314,29 @@ class Reindex:
         generation: Generation,
         pipeline: Pipeline,
         document: PendingDocument,
-    ) -> None:
+    ) -> Sequence[str]:
+        """Return warnings about it; one that can't be taken over is recorded as such."""
         try:
-            content = await self._content(collection, pipeline, document)
+            content, warnings = await self._content(collection, pipeline, document)
         except RagError as error:
             if error.retryable or isinstance(error, LeaseLost):
                 raise
             log.warning("document %r can't be taken over: %s", document.document_id, error)
             failure = JobFailure(error.code, str(error).replace("\0", " "), retryable=False)
             await self.generations.skip(lease, generation, document, failure)
-        else:
-            await self.generations.fill(lease, generation, document, content)
+            return ()
+        await self.generations.fill(lease, generation, document, content)
+        return warnings
 
     async def _content(
         self, collection: Collection, pipeline: Pipeline, document: PendingDocument
-    ) -> IndexedChunks:
+    ) -> tuple[IndexedChunks, Sequence[str]]:
         with self._workplace() as name:
             made = await self._cut(collection, pipeline, document, Path(name))
-        fitness(collection, pipeline.embedding.spec, made.language)  # may refuse
+        unfit = fitness(collection, pipeline.embedding.spec, made.language)  # may refuse
         texts = [chunk.embedding_text for chunk in made.chunks]
-        vectors, _ = await pipeline.embedding.documents(texts)
-        return IndexedChunks(made.chunks, vectors, pipeline.fingerprint)
+        vectors, warnings = await pipeline.embedding.documents(texts)
+        return IndexedChunks(made.chunks, vectors, pipeline.fingerprint), [*unfit, *warnings]
 
     async def _cut(
         self,
@@ -507,8 +511,16 @@ class _Account:
     total: int = 0
     done: int = 0
     nodes: int = 0
+    warnings: dict[str, int] = field(default_factory=dict)
+    """How many documents each is about."""
     went_on: bool = False
     told_at: float = 0.0
+
+    def go_on_from(self, job: Job) -> None:
+        """Keep the warnings of whoever worked on it before."""
+        if job.result.get("generation") == self.generation.generation:
+            told = job.result.get("warnings", ())
+            self.warnings = {each["detail"]: each["documents"] for each in told}
 
     async def count(self) -> None:
         """Count anew: documents come and go meanwhile."""
@@ -517,8 +529,11 @@ class _Account:
                 self.total, self.done = found.documents + found.missing, found.documents
         await self.tell()
 
-    async def one_more(self) -> None:
+    async def one_more(self, warnings: Sequence[str]) -> None:
         self.done = min(self.done + 1, self.total)
+        for warning in warnings:
+            if warning in self.warnings or len(self.warnings) < _TOLD_WARNINGS:
+                self.warnings[warning] = self.warnings.get(warning, 0) + 1
         self.went_on = True
         if time.monotonic() - self.told_at > _NOTE_SECONDS:
             await self.tell()
@@ -545,7 +560,8 @@ class _Account:
             "embedding_model": self.generation.embedding.model,
             "chunker": self.generation.chunker,
         }
-        self.result = {**about, **self.result}
+        warnings = [{"detail": text, "documents": n} for text, n in self.warnings.items()]
+        self.result = {**about, **self.result, "warnings": warnings}
         counts = {"documents": self.total, "done": self.done, "nodes": self.nodes}
         await self.generations.note(
             self.lease, counts=counts, result=self.result, went_on=self.went_on
