@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from apis import Api, running_api
+from browser import chromium_page, keep_picture
 from conftest import REPOSITORY, TestServer
 from fakes.langfuse import PUBLIC_KEY, SECRET_KEY, FakeLangfuse
 from fakes.ollama import FakeModel, FakeOllama
@@ -72,12 +73,12 @@ def api(
         redis_url=embedded.redis_url,
         langfuse={"url": langfuse.url, "public_key": PUBLIC_KEY, "secret_key": SECRET_KEY},
     ) as api:
-        for text, readers in (
-            ("The ferry leaves at 07:40 from pier nine.", "all"),
-            ("Паром отходит в 08:15 от третьего причала.", "all"),
-            ("The safe of the harbour opens with 2718.", "anna@example.org"),
+        for title, text, readers in (
+            ("Timetable", "The ferry leaves at 07:40 from pier nine.", "all"),
+            ("Расписание", "Паром отходит в 08:15 от третьего причала.", "all"),
+            ("Safe", "The safe of the harbour opens with 2718.", "anna@example.org"),
         ):
-            api.ingest(text, collection="harbour", metadata={"readers": readers})
+            api.ingest(text, title=title, collection="harbour", metadata={"readers": readers})
         api.ingest("The vault of the bank opens with 3141.", collection="bank")
         yield api
 
@@ -320,3 +321,32 @@ def test_a_file_dropped_into_a_chat_is_read_by_ragcore(harbour: Harbour) -> None
             break
         time.sleep(0.3)
     assert "16:20" in file["data"]["content"], file
+
+
+async def test_a_question_typed_into_the_page_is_answered_with_its_sources(
+    harbour: Harbour,
+) -> None:
+    """The pictures are those of docs/how-to/open-webui.md."""
+    question, answer = QUESTIONS[1]
+    async with chromium_page() as page:
+        await page.goto(harbour.admin.url)
+        await page.evaluate(
+            "token => { localStorage.token = token; localStorage.version = '0.12.4' }",
+            harbour.admin.token,
+        )
+        await page.goto(f"{harbour.admin.url}/?models=ragcore_pipe.harbour")
+        news = page.get_by_role("button", name=re.compile("Okay"))
+        await news.click(timeout=60_000)
+        await page.locator("#chat-input").click(timeout=60_000)
+        await page.keyboard.type(question)
+        await page.keyboard.press("Enter")
+        await page.get_by_text(answer).first.wait_for(timeout=60_000)
+        await page.get_by_text("1 Source").first.wait_for(timeout=60_000)
+        await page.wait_for_timeout(1000)  # until nothing moves
+        await keep_picture(page, "open-webui-answer")
+        await page.get_by_role("button", name="1. Расписание").first.click()
+        link = page.get_by_role("link", name="1. Расписание").first
+        await link.wait_for(timeout=10_000)
+        assert (await link.get_attribute("href") or "").startswith(f"{CONSOLE}/#/documents/")
+        await page.wait_for_timeout(500)
+        await keep_picture(page, "open-webui-source")
