@@ -144,7 +144,7 @@ def test_every_source_file_named_exists(page: Path, source_files: list[str]) -> 
 
 @pytest.fixture(scope="module")
 def source_files() -> list[str]:
-    folders = ("src", "services", "samples", "docs", "benchmarks", "tests")
+    folders = ("src", "services", "samples", "docs", "benchmarks", "tests", "integrations")
     return [
         path.relative_to(REPOSITORY).as_posix()
         for folder in folders
@@ -152,10 +152,15 @@ def source_files() -> list[str]:
     ]
 
 
+_INSTALLER = REPOSITORY / "integrations/open_webui/install.py"
+"""Says which variables it reads besides."""
+
+
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_every_setting_named_exists(page: Path, generator: ModuleType) -> None:
     known = set(_VARIABLE.findall(generator.settings_table()))
     known |= {"RAGCORE_CONFIG_FILE", drivers.URL, drivers.API_KEY}
+    known |= set(_VARIABLE.findall(_INSTALLER.read_text(encoding="utf-8")))
     found = _VARIABLE.findall(page.read_text(encoding="utf-8"))
     named = {_OWN_NAME.sub(r"\1NAME", variable) for variable in found}
     assert named <= known, named - known
