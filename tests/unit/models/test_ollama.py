@@ -186,7 +186,9 @@ async def test_a_text_over_the_limit_is_refused_before_it_is_sent(ollama: FakeOl
         (500, "llama runner process has terminated: cudaMalloc failed", ModelOutOfMemory),
         (503, "server busy, please try again. maximum pending requests exceeded", ModelUnavailable),
         (429, "too many requests", ModelUnavailable),
-        (401, "unauthorized", NotConfigured),
+        (401, "unauthorized", ModelUnavailable),
+        (403, "forbidden", ModelUnavailable),
+        (405, "method not allowed", NotConfigured),
         (404, 'model "x" not found, try pulling it first', ModelMissing),
     ],
 )

@@ -249,8 +249,8 @@ async def test_a_password_in_an_address_is_sent_and_not_shown(one: FakeOllama) -
     url = one.url.replace("http://", "http://anna:secret@")
     async with opened(url) as servers:
         await embed(servers)
-        one.fail(401, "unauthorized")
-        with pytest.raises(NotConfigured) as refused:
+        one.fail(401, "unauthorized", times=9)
+        with pytest.raises(ModelUnavailable, match="check user and password") as refused:
             await embed(servers)
         assert "secret" not in str(refused.value)
         assert "secret" not in str(servers.client(is_question=True, timeout_seconds=1)._client)

@@ -56,6 +56,12 @@ def error_of_status(status: int, text: str, *, model: str, where: str) -> RagErr
             f"{where} has too little memory for {model!r}: {told}; take a smaller model, or let it "
             "unload others"
         )
+    if status in (401, 403):
+        # Of a proxy before it. Who asks can't mend that; questions are answered by words meanwhile.
+        return ModelUnavailable(
+            f"{where} refused access with {status}: {told}; check user and password in"
+            " RAGCORE_OLLAMA__URL, and the proxy before it"
+        )
     if status == 429 or status >= 500:
         return ModelUnavailable(f"{where} failed with {status}: {told}; look into its log")
     return NotConfigured(f"{where} answered {status}: {told}; check RAGCORE_OLLAMA__URL")
