@@ -13,7 +13,7 @@ import shlex
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -51,12 +51,26 @@ def main() -> None:
     except ValueError as error:
         sys.exit(str(error))
     command = shlex.split(values.get("N8N_COMMAND", "n8n"))
+    # n8n refuses to import over a published workflow whose owner the command line does not act for.
+    for workflow_id in published(command) & {workflow["id"] for workflow in workflows}:
+        subprocess.run([*command, "unpublish:workflow", f"--id={workflow_id}"], check=True)
     with tempfile.TemporaryDirectory() as directory:  # made with mode 0700
         _run(command, "import:credentials", _written(Path(directory), "credentials", credentials))
         _run(command, "import:workflow", _written(Path(directory), "workflows", workflows))
     for workflow in workflows:
         if is_wanted(workflow, values):
             subprocess.run([*command, "publish:workflow", f"--id={workflow['id']}"], check=True)
+
+
+def published(command: Sequence[str]) -> set[str]:
+    """The ids of all workflows that n8n runs; what else its command line prints does no harm."""
+    told = subprocess.run(
+        [*command, "list:workflow", "--active=true", "--onlyId"],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    return set(told.stdout.split())
 
 
 def workflow_files() -> list[Path]:
