@@ -373,6 +373,9 @@ async def test_the_workflows_open_in_the_editor(n8n: N8n) -> None:
             file = REPOSITORY / f"integrations/n8n/workflows/{workflow}.json"
             await page.goto(f"{base}/workflow/{json.loads(file.read_text())['id']}")
             await page.get_by_text(node, exact=True).first.wait_for(timeout=60_000)
+            checklist = page.get_by_text("Production Checklist")
+            await checklist.wait_for(timeout=60_000)
+            await checklist.locator("xpath=..").locator("svg, button").last.click()
             await page.keyboard.press("1")  # fit to view
             await page.wait_for_timeout(2000)  # until nothing moves
             await keep_picture(page, f"n8n-{workflow}")
