@@ -28,6 +28,20 @@ def test_russian_is_read_in_every_encoding_it_was_ever_written_in(encoding: str)
     assert encodings.decode(text.encode(encoding)).text == text
 
 
+@pytest.mark.parametrize("encoding", ["cp1251", "koi8-r", "cp866", "iso8859-5"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        RUSSIAN.replace("№", "N").upper(),
+        "ПРИКАЗ О НАЗНАЧЕНИИ СМОТРИТЕЛЯ МАЯКА",
+        "Договор аренды N N общей общей общей общей",
+        "аренды аренды аренды аренды аренды аренды общей м,",
+    ],
+)
+def test_capitals_and_words_said_again_do_not_mislead(text: str, encoding: str) -> None:
+    assert encodings.decode(text.encode(encoding)).text == text
+
+
 @pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
 @pytest.mark.parametrize("text", [RUSSIAN, FRENCH])
 def test_wide_encodings_are_read_with_and_without_a_mark(encoding: str, text: str) -> None:

@@ -191,15 +191,23 @@ _RUSSIAN_LETTERS = {
 _LETTER_SCORE = {letter: math.log(share / 100) for letter, share in _RUSSIAN_LETTERS.items()}
 _PUNCTUATION = frozenset("«»—–…“”„‘’№§°©®™•·\N{NO-BREAK SPACE}±×÷¶†‡€‰‹›")
 _PUNCTUATION_SCORE, _STRANGER_SCORE, _BROKEN_WORD_SCORE = -4.0, -12.0, -6.0
+_CAPITAL_SCORE = -0.3
+"""For each capital after another: small letters of cp1251 are capitals of KOI8-R, and text that is
+all capitals is rare enough to be told by its letters."""
 _WORST_MEAN = -5.0
 """Russian prose scores about −3.2 a character in its own encoding, below −6 in another."""
 
-# A capital after a small letter, or Latin next to Cyrillic, inside one word.
+# _BROKEN_WORD: a capital after a small letter, or Latin next to Cyrillic, inside one word.
+_CAPITALS = re.compile(r"(?<=[А-ЯЁ])[А-ЯЁ]")
 _BROKEN_WORD = re.compile(r"[а-яѐ-џґ][Ѐ-ЯҐ]|[A-Za-z][Ѐ-џ]|[Ѐ-џ][A-Za-z]")
 
 
 def _cyrillic(sample: bytes) -> str | None:
-    """Return the Cyrillic encoding under which the sample reads as Russian, None if none."""
+    """Return the Cyrillic encoding under which the sample reads as Russian, None if none.
+
+    Each word counts once: of a table that says the same in every row, one odd word would decide.
+    """
+    sample = b" ".join(dict.fromkeys(sample.split()))
     scores = {name: _russian_score(sample, name) for name in _CYRILLIC_ENCODINGS}
     best = max(scores, key=scores.__getitem__)  # the first of equals: the more common one
     return best if scores[best] > _WORST_MEAN else None
@@ -213,6 +221,7 @@ def _russian_score(sample: bytes, encoding: str) -> float:
         return -math.inf
     total = sum(map(_character_score, foreign))
     total += _BROKEN_WORD_SCORE * sum(1 for _ in _BROKEN_WORD.finditer(text))
+    total += _CAPITAL_SCORE * sum(1 for _ in _CAPITALS.finditer(text))
     return total / len(foreign)
 
 
