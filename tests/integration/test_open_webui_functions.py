@@ -331,3 +331,43 @@ async def test_a_pipeline_says_what_is_wrong(pipeline: Any) -> None:
     await pipeline.on_startup()
     assert "can't be reached" in pipeline.pipelines[0]["name"]
     assert "can't be reached" in pipeline.pipe(*asked, {"stream": False})
+
+
+async def test_the_filters_of_a_pipelines_server_add_passages_and_trace(api: Api) -> None:
+    module = loaded("pipelines/ragcore_filter_pipeline")
+    key = api.key("query")["Authorization"].split()[1]
+    with FakeLangfuse() as langfuse:
+        filtering = module.Pipeline()
+        filtering.valves = filtering.Valves(
+            url=api.url,
+            api_key=key,
+            collection="harbour",
+            langfuse_url=langfuse.url,
+            public_key=PUBLIC_KEY,
+            secret_key=SECRET_KEY,
+        )
+        for question, answer in QUESTIONS:
+            given = await filtering.inlet(body(question, "llama3.2"))
+            content = given["messages"][-1]["content"]
+            assert answer in content and content.endswith(question)
+        untouched = body(QUESTIONS[0][0])
+        assert await filtering.inlet(untouched) == body(QUESTIONS[0][0])  # ragcore's own model
+
+        told = {
+            "model": "llama3.2",
+            "chat_id": "c",
+            "id": "m",
+            "messages": [
+                {"role": "user", "content": "Привет"},
+                {"role": "assistant", "content": "Здравствуйте"},
+            ],
+        }
+        await filtering.outlet(told, {"email": "anna@example.org"})
+        langfuse.wait_for(lambda: bool(langfuse.spans))
+        (span,) = langfuse.spans
+        assert span.trace_id == loaded("ragcore_ratings").trace_id_of("c", "m")
+        assert span["langfuse.observation.output"] == "Здравствуйте"
+
+        filtering.valves.url = f"http://127.0.0.1:{free_port(None)}"
+        asked = body("When?", "llama3.2")
+        assert await filtering.inlet(asked) == body("When?", "llama3.2")  # it answers alone
