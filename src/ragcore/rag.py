@@ -45,6 +45,7 @@ from ragcore.model import (
     Generation,
     Job,
     JobFailure,
+    JobStatus,
     Message,
     PageImage,
     Passage,
@@ -106,6 +107,8 @@ NOBODY = Asker()
 
 _HERE = "ragcore"
 """Who submits what is done here: no key of the API, but whoever imports the library."""
+
+_UNFINISHED: tuple[JobStatus, ...] = ("queued", "running")
 
 _INLINE_BACKOFF = (timedelta(seconds=1), timedelta(seconds=5))
 """Somebody waits for the answer: give up sooner than a worker would."""
@@ -276,7 +279,8 @@ class Rag:
         """Do what `sync` does for an order that is made already."""
         await self._runtime.open_collection(order.collection)
         job = await self._runtime.sync.start(order, submitted_by=_HERE)
-        return await self._finish_bucket(job, on_progress)
+        earlier = () if order.dry_run else await self._earlier(job)
+        return await self._finish_bucket(job, on_progress, earlier=earlier)
 
     async def bucket_objects(
         self, job_id: UUID, *, limit: int = 100, after: str | None = None
@@ -861,22 +865,42 @@ class Rag:
         sha256, size = await asyncio.to_thread(_hashed, file)
         return await self._runtime.submit.file(file, upload, sha256=sha256, size=size)
 
-    async def _finish_bucket(self, job: Job, on_progress: OnProgress | None) -> Job:
-        """Run a bucket's job and its children here, beside workers if there are some."""
-        runtime = self._runtime
+    async def _finish_bucket(
+        self, job: Job, on_progress: OnProgress | None, *, earlier: Sequence[Job] = ()
+    ) -> Job:
+        """Run a bucket's job and its children here, beside workers if there are some; before it
+        the jobs that came `earlier`, whose documents are under way and no part of this one."""
         try:
-            while not job.is_finished:
-                if await runtime.sync.next(job_id=job.job_id) is None:
-                    if not await self._work_on_children(job, on_progress):
-                        await runtime.catalog.release_expired()
-                        await asyncio.sleep(0.2)
-                    await runtime.sync.settle()
-                job = await runtime.catalog.job(job.job_id)
-                if on_progress is not None:
-                    on_progress(job)
+            for each in earlier:
+                await self._run_bucket(each, on_progress)
+            return await self._run_bucket(job, on_progress)
         except asyncio.CancelledError:
-            await asyncio.shield(runtime.catalog.cancel(job.job_id))
+            await asyncio.shield(self._runtime.catalog.cancel(job.job_id))
             raise
+
+    async def _earlier(self, job: Job) -> Sequence[Job]:
+        """Return other unfinished jobs for the same bucket and prefix: a killed process left them,
+        or a worker is at them, which then is waited for."""
+        return [
+            each
+            for status in _UNFINISHED
+            for each in await self._runtime.catalog.jobs(
+                collections={job.collection}, document_id=job.document_id, status=status
+            )
+            if each.kind == "bucket" and each.job_id != job.job_id
+        ]
+
+    async def _run_bucket(self, job: Job, on_progress: OnProgress | None) -> Job:
+        runtime = self._runtime
+        while not job.is_finished:
+            if await runtime.sync.next(job_id=job.job_id) is None:
+                if not await self._work_on_children(job, on_progress):
+                    await runtime.catalog.release_expired()
+                    await asyncio.sleep(0.2)
+                await runtime.sync.settle()
+            job = await runtime.catalog.job(job.job_id)
+            if on_progress is not None:
+                on_progress(job)
         return job
 
     async def _work_on_children(self, job: Job, on_progress: OnProgress | None) -> bool:

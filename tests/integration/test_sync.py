@@ -297,6 +297,26 @@ async def test_a_job_that_was_killed_in_the_middle_goes_on_where_it_was(
     assert len(await runtime.catalog.jobs(limit=50)) == 6
 
 
+async def test_what_a_killed_process_left_is_done_by_the_next(rag: Rag, bucket: Bucket) -> None:
+    """Without any worker: it was killed when it had listed the bucket, with its jobs waiting."""
+    for number in range(3):
+        bucket.put(f"{number}.txt", f"number {number}")
+    killed = await listed(rag, bucket)
+    plan = await rag.sync(bucket.uri(), dry_run=True)
+    assert plan.counts["under_way"] == 3  # a plan does nothing
+    assert not (await rag.runtime.catalog.job(killed.job_id)).is_finished
+
+    ended = await rag.sync(bucket.uri())
+    assert counts_of(ended) == {"listed": 3, "unchanged": 3}
+    assert counts_of(await rag.runtime.catalog.job(killed.job_id)) == {
+        "listed": 3,
+        "new": 3,
+        "created": 3,
+    }
+    assert len(await texts(rag)) == 3
+    assert all(job.is_finished for job in await rag.runtime.catalog.jobs(limit=50))
+
+
 async def test_cancelling_a_buckets_job_cancels_what_is_left_of_it(
     rag: Rag, bucket: Bucket
 ) -> None:
