@@ -236,7 +236,8 @@ def test_ragcore_stopped_is_told_and_started_again_answers(
         assert told in str(message["error"])
     finally:
         harbour.start_ragcore()
-    assert "[1]" in harbour.admin.chat("ragcore_pipe.harbour", question)["content"]
+    for model in ("ragcore_pipe.harbour", "ragcore/harbour"):
+        assert "[1]" in harbour.admin.chat(model, question)["content"]
 
 
 def test_the_filter_gives_any_model_passages(harbour: Harbour) -> None:
