@@ -9,7 +9,6 @@ import asyncio
 import logging
 import re
 from collections.abc import Collection, Mapping
-from contextlib import suppress
 from http import HTTPStatus
 from typing import Final
 from uuid import uuid4
@@ -26,11 +25,6 @@ _LOOPBACK: Final = re.compile(r"localhost|127(\.\d{1,3}){3}|\[::1\]", re.IGNOREC
 _HOST: Final = re.compile(r"(?P<name>\[[0-9A-Fa-f:.]+\]|[^:/@\[\]]+)(:\d{1,5})?")
 _ORIGIN: Final = re.compile(rf"https?://{_HOST.pattern}")
 _REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._-]{1,100}")
-
-_LINGER_SECONDS: Final = 5.0
-"""How long a refused client may go on sending; nobody holds a connection any longer by that."""
-_SILENCE_SECONDS: Final = 0.5
-"""Without a byte it waits for the answer, as one that asked whether to go on does at once."""
 
 # Answers are data. What a document holds must not run as a page of this service, even when a
 # browser shows it: nothing loads, nothing runs, nothing frames it.
@@ -144,9 +138,7 @@ class CutOff:
 class UnreadBodies:
     """Close the connection after a refusal that did not wait for the whole body.
 
-    The server would otherwise go on reading, and dropping, the rest of an upload. A connection that
-    is closed on data that came and was not read is reset, and with it goes an answer on its way: so
-    for a moment what the client is sending is dropped, until it has heard the refusal and stops.
+    The server would otherwise go on reading, and dropping, the rest of an upload.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -156,7 +148,7 @@ class UnreadBodies:
         if scope["type"] != "http" or not _has_body(Headers(scope=scope)):
             await self._app(scope, receive, send)
             return
-        is_read = is_hanging_up = False
+        is_read = False
 
         async def receive_to_the_end() -> Message:
             nonlocal is_read
@@ -165,31 +157,12 @@ class UnreadBodies:
             return message
 
         async def send_and_hang_up(message: Message) -> None:
-            nonlocal is_hanging_up
-            if message["type"] == "http.response.start":
-                is_hanging_up = message["status"] >= 400 and not is_read
-                if is_hanging_up:
-                    MutableHeaders(scope=message)["Connection"] = "close"
-                await send(message)
-            elif is_hanging_up and not message.get("more_body", False):
-                await send({**message, "more_body": True})
-                await _drop_what_comes(receive)
-                await send({"type": "http.response.body", "body": b""})
-            else:
-                await send(message)
+            is_refusal = message["type"] == "http.response.start" and message["status"] >= 400
+            if is_refusal and not is_read:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
 
         await self._app(scope, receive_to_the_end, send_and_hang_up)
-
-
-async def _drop_what_comes(receive: Receive) -> None:
-    """Read and drop a body until it ends, nothing comes for a while, or it was long enough."""
-    with suppress(TimeoutError):
-        async with asyncio.timeout(_LINGER_SECONDS):
-            while True:
-                async with asyncio.timeout(_SILENCE_SECONDS):
-                    message = await receive()
-                if not message.get("more_body", False):
-                    return
 
 
 def _has_body(sent: Headers) -> bool:

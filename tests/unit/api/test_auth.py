@@ -183,7 +183,7 @@ class _Away(MemoryKeys):
 
 
 @pytest.mark.parametrize("length", [[(b"content-length", b"9")], [(b"transfer-encoding", b"c")]])
-async def test_a_refusal_waits_for_no_body_and_the_line_is_closed(
+async def test_the_body_of_a_refused_request_is_not_read_and_the_line_is_closed(
     ring: KeyRing, length: list[tuple[bytes, bytes]]
 ) -> None:
     sent: list[Any] = []
@@ -192,17 +192,12 @@ async def test_a_refusal_waits_for_no_body_and_the_line_is_closed(
         sent.append(message)
 
     async def receive() -> Any:
-        """What comes after the answer is dropped, so that the answer is heard."""
-        assert any(each != "dropped" and each.get("body") for each in sent), "not answered before"
-        sent.append("dropped")
-        return {"type": "http.request", "body": b"x", "more_body": sent.count("dropped") < 3}
+        raise AssertionError("the body was read")
 
     scope = {"type": "http", "method": "POST", "path": "/", "headers": length}
     await _app(ring)(scope, receive, send)
     assert sent[0]["status"] == 401
     assert (b"connection", b"close") in sent[0]["headers"]
-    assert sent.count("dropped") == 3
-    assert not sent[-1].get("more_body", False)
 
 
 async def test_a_refused_request_without_a_body_keeps_the_line(client: httpx.AsyncClient) -> None:
