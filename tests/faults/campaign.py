@@ -68,6 +68,10 @@ class Report:
         return self.ledger.is_balanced and not self.orphans
 
 
+_SUPERVISORS_END_WITHIN_SECONDS = 30
+"""Their grace of three, on a machine with other things to do."""
+
+
 @contextmanager
 def data_directory() -> Iterator[Path]:
     """Make a directory that the servers' unprivileged user can enter."""
@@ -269,7 +273,13 @@ def _waiting(stack: Stack) -> bool:
 
 
 def left_after_stopping(stack: Stack) -> list[str]:
-    """Stop in order; return what outlives that and must not."""
+    """Stop in order; return what outlives that and must not.
+
+    A supervisor ends some seconds after its last user, and by itself: an orphan is what stays.
+    """
     stack.stop()
+    ended_by = time.monotonic() + _SUPERVISORS_END_WITHIN_SECONDS
+    while stack.processes() and time.monotonic() < ended_by:
+        time.sleep(0.2)
     processes = [f"{process.role}: {' '.join(process.command)}" for process in stack.processes()]
     return processes + [str(path) for path in (stack.data_dir / "work").iterdir()]
